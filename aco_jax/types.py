@@ -70,12 +70,13 @@ class Ranking:
 class Preference:
     """The responses to one anchor and the pairs of them of which the ranker prefers the first.
 
-    A response is a relation stated for a candidate; the last of the n is NULL ("none of these").
+    A response states a relation for a candidate; n = K * Y + 1, candidates before relations, and the
+    last response is NULL ("none of these").
     """
 
     response: chex.Array  # [.., n, T] int32
-    evidence: chex.Array  # [.., n, F] float32, zeros for NULL
-    rules: chex.Array  # [.., n] float32, what the rule verifiers say, 0 for NULL
+    evidence: chex.Array  # [.., K, F] float32
+    rules: chex.Array  # [.., K, Y] float32, what the rule verifiers say; NULL stands at 0
     chosen: chex.Array  # [.., P] int32 in [0, n)
     rejected: chex.Array  # [.., P] int32 in [0, n)
     weight: chex.Array  # [.., P] float32, 0 masks a pair

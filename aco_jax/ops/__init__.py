@@ -1,0 +1,1 @@
+"""The equations, nothing else: per-example functions without parameters or configuration; callers vmap."""

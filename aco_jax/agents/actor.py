@@ -1,0 +1,151 @@
+"""The actor: a language model, started from the base's weights, that decides and gives its reason.
+
+It reads the state of the decision process as a few special tokens and answers with an action token. After
+a relation it generates a reason that may only use the two records' own tokens.
+
+Sources: Mnih et al. 2016, Asynchronous Methods for Deep RL (advantage); Schulman et al. 2017, PPO, eq. 8
+(the KL penalty); Sutton et al. 2000, Policy Gradient Methods, theorem 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from aco_jax.models import generate, transformer
+from aco_jax.ops import divergence, masking, policy_gradient, sequences
+from aco_jax.types import Metrics, Params
+
+
+@dataclass(frozen=True)
+class Config:
+    """State factor f with value v is read as token `state_token + sum(factor_sizes[:f]) + v`."""
+
+    model: transformer.Config  # the base's
+    factor_sizes: tuple[int, ...]
+    actions: int  # A
+    state_token: int
+    action_token: int  # action a is token `action_token + a`
+    bos: int
+    sep: int
+    eos: int
+    reason_length: int = 12  # tokens, the end included
+    ratio_limit: float = 2.0  # truncation of pi / mu
+    exact_weight: float = 1.0  # of the expectation over all actions beside the action taken
+    entropy_weight: float = 0.003
+    reason_weight: float = 0.1
+
+
+@struct.dataclass
+class Batch:
+    """N decisions and B reasons to learn from; everything but the factors is a constant for the gradient."""
+
+    factors: chex.Array  # [N, n_factors] int32
+    valid: chex.Array  # [N, A] bool
+    action: chex.Array  # [N] int32
+    mu: chex.Array  # [N] behaviour probability of the action
+    advantage: chex.Array  # [N] of the action taken: r + discount * V(s') - V(s)
+    q: chex.Array  # [N, A]
+    old_log_pi: chex.Array  # [N, A] log-probabilities of the old policy
+    mask: chex.Array  # [N] bool
+    reason_source: chex.Array  # [B, S] int32
+    reason: chex.Array  # [B, T] int32
+    reason_advantage: chex.Array  # [B]
+
+
+def init(key: chex.PRNGKey, config: Config) -> Params:
+    """Random parameters; `from_base` is the usual start."""
+    return transformer.init(key, config.model)
+
+
+def from_base(model: Params) -> Params:
+    """The base's transformer, copied."""
+    return jax.tree.map(jnp.copy, model)
+
+
+def act(params: Params, config: Config, factors: chex.Array, valid: chex.Array) -> chex.Array:
+    """Log-probabilities of the actions, factors [N, n_factors], valid [N, A] -> [N, A]."""
+    tokens = state_tokens(config, factors)
+    memory = transformer.encode(params, config.model, tokens)
+    start = jnp.full((tokens.shape[0], 1), config.bos, jnp.int32)
+    hidden = transformer.decode(params, config.model, start, memory, tokens)[:, 0]
+    embedding = params["embedding"][config.action_token : config.action_token + config.actions]
+    return jax.vmap(masking.masked_log_softmax)(hidden @ embedding.T, valid)
+
+
+def state_tokens(config: Config, factors: chex.Array) -> chex.Array:
+    """Special tokens of states, [.., n_factors] -> [.., n_factors] int32."""
+    offsets = jnp.cumsum(jnp.asarray((0, *config.factor_sizes[:-1]), jnp.int32))
+    return config.state_token + factors + jnp.broadcast_to(offsets, factors.shape)
+
+
+def reason_source(
+    config: Config, action: chex.Array, anchor: chex.Array, candidate: chex.Array
+) -> chex.Array:
+    """What a reason is generated from: action, anchor and candidate tokens, [B], [B, T1], [B, T2] -> [B, S]."""
+    sep = jnp.full((action.shape[0], 1), config.sep, jnp.int32)
+    return sequences.join([config.action_token + action[:, None], anchor, sep, candidate])
+
+
+def give_reason(
+    params: Params, config: Config, source: chex.Array, key: chex.PRNGKey, temperature: float = 1.0
+) -> tuple[chex.Array, chex.Array]:
+    """Samples a reason made of the source's own tokens: tokens [B, T] and log-probability [B] (nats)."""
+
+    def allowed(tokens: chex.Array) -> chex.Array:
+        # The leading action token and the separator are no facts.
+        facts = jnp.where(tokens == config.sep, 0, tokens).at[0].set(0)
+        return sequences.vocabulary_mask(facts, config.model.vocab_size, (config.eos,))
+
+    return generate.generate(
+        params,
+        config.model,
+        source,
+        bos=config.bos,
+        eos=config.eos,
+        length=config.reason_length,
+        key=key,
+        temperature=temperature,
+        allowed=jax.vmap(allowed)(source),
+    )
+
+
+def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) -> tuple[chex.Array, Metrics]:
+    """Policy gradient with a KL penalty to the old policy.
+
+    The action taken enters by its truncated importance ratio and its advantage, all other actions by the
+    expectation over the policy of Q - V; the reason's tokens by REINFORCE.
+
+    Returns:
+        loss and metrics: kl (nats a decision), entropy (nats), mean ratio.
+    """
+    log_pi = act(params, config, batch.factors, batch.valid)
+    count = jnp.maximum(jnp.sum(batch.mask), 1)
+
+    def mean(x: chex.Array) -> chex.Array:
+        return jnp.sum(jnp.where(batch.mask, x, 0)) / count
+
+    taken = jnp.take_along_axis(log_pi, batch.action[:, None], axis=-1)[:, 0]
+    ratio = jax.vmap(policy_gradient.truncated_ratio, (0, 0, None))(taken, batch.mu, config.ratio_limit)
+    sampled = jax.vmap(policy_gradient.reinforce_loss)(taken, ratio * batch.advantage)
+    pi = jnp.exp(jax.lax.stop_gradient(log_pi))
+    advantages = jax.vmap(policy_gradient.advantage_q)(batch.q, pi)
+    exact = jax.vmap(policy_gradient.exact_policy_loss)(log_pi, advantages, batch.valid, jnp.ones_like(ratio))
+    kl = mean(jax.vmap(divergence.kl_categorical)(batch.old_log_pi, log_pi, batch.valid))
+    entropy = mean(jax.vmap(policy_gradient.entropy)(log_pi, batch.valid))
+    log_reason, _ = transformer.sequence_log_prob(params, config.model, batch.reason_source, batch.reason)
+    reason = jnp.mean(
+        jax.vmap(policy_gradient.reinforce_loss)(jnp.sum(log_reason, axis=-1), batch.reason_advantage)
+    )
+    total = (
+        mean(sampled)
+        + config.exact_weight * mean(exact)
+        + kl_weight * kl
+        - config.entropy_weight * entropy
+        + config.reason_weight * reason
+    )
+    return total, {"kl": kl, "entropy": entropy, "ratio": mean(ratio)}

@@ -1,0 +1,412 @@
+"""What the facts of two records say of each other, and what the whole catalogue adds.
+
+`compare` gives the facts of a pair, oriented (anchor, other); `view` adds what can be seen only with the
+other candidates and the other records in view. Neither depends on the columns of a data set.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from aco_jax.data import fields as columns_of
+from aco_jax.data.records import Dataset
+from aco_jax.data.retrieval import Vectors, fit_vectors, nearest
+
+SLOTS = 6  # attributes with items of their own; further ones count in the mean and least only
+FACTS = (
+    ("words", "grams", "title words", "title grams")
+    + ("title within other", "other title within", "rarest missing", "other rarest missing")
+    + ("missing share", "other missing share", "first word", "other first word")
+    + ("code", "code conflict", "code left over", "other code left over")
+    + ("numbers shared", "numbers left over", "other numbers left over", "number conflict")
+    + ("price ratio", "price equal", "price missing", "length ratio")
+    + ("attribute least", "attribute mean", "attribute missing")
+    + tuple(f"{item} {slot}" for slot in range(SLOTS) for item in ("similar", "equal", "absent"))
+)
+VIEW = (
+    ("score", "rank", "margin", "share", "reverse rank", "reverse margin", "reverse share")
+    + ("rival claim", "own repeats", "other repeats", "mutual")
+)
+NAMES = FACTS + VIEW
+WORD = re.compile(r"\w+")
+CHUNK = 20_000  # pairs whose sparse rows are held at a time
+
+
+@dataclass(frozen=True)
+class Description:
+    """n records as the comparison needs them; rows may be new (corrupted copies, later records)."""
+
+    table: np.ndarray  # [n] int32
+    text: sp.csr_matrix  # [n, V] TF-IDF of all text, words then grams, each part of unit length
+    title: sp.csr_matrix  # [n, V]
+    slots: tuple[sp.csr_matrix, ...]  # one a text field: [n, G] TF-IDF of its grams
+    values: tuple[np.ndarray, ...]  # one a text field: [n] object, letters and digits only
+    amounts: np.ndarray  # [n, fields] float32, NaN where missing
+    words: tuple[tuple[str, ...], ...]  # the title's words in order
+    tokens: tuple[frozenset[str], ...]  # all words
+    grams: tuple[frozenset[str], ...]  # character 3-grams of all text without its spaces
+    codes: tuple[tuple[str, ...], ...]  # model codes of the title, or of all text where it has none
+    joined: tuple[str, ...]  # all text, letters and digits only
+    starts: tuple[frozenset[int], ...]  # where in `joined` a word starts
+    numbers: tuple[frozenset[str], ...]  # numbers of the title
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+@dataclass(frozen=True)
+class Index:
+    """Fitted on all tables: the vocabularies, the fields, rarity, and every record described."""
+
+    fields: columns_of.Fields
+    vectors: Vectors
+    rarity: dict[str, float]  # word -> inverse document frequency, in units of the rarest
+    records: Description
+    repeats: np.ndarray  # [N] float32: the nearest neighbour's score in the record's own table
+
+
+def fit(dataset: Dataset) -> Index:
+    """Learns vocabularies, aligned fields and word rarity from the tables, and describes every record."""
+    fields = columns_of.fit(dataset)
+    rows = [dataset.row(record) for record in range(dataset.size)]
+    texts = [_text(fields, int(t), row) for t, row in zip(dataset.table_of, rows, strict=True)]
+    vectors = fit_vectors(texts)
+    counts: dict[str, int] = {}
+    for text in texts:
+        for word in set(WORD.findall(text)):
+            counts[word] = counts.get(word, 0) + 1
+    top = math.log(len(rows) + 1)
+    rarity = {word: math.log((len(rows) + 1) / count) / top for word, count in counts.items()}
+    blank = Index(fields, vectors, rarity, _no_records(), np.zeros(0, np.float32))
+    records = describe(blank, dataset.table_of, rows)
+    repeats = np.zeros(dataset.size, np.float32)
+    both = sp.csr_matrix((records.text + records.title) / 2)
+    for table in range(len(dataset.tables)):
+        own = slice(int(dataset.offsets[table]), int(dataset.offsets[table + 1]))
+        repeats[own] = nearest(records.title[own], both[own], 1, same=True)[1][:, 0]
+    return Index(fields, vectors, rarity, records, repeats)
+
+
+def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, str]]) -> Description:
+    """Rows (column -> text; columns may be missing or unknown) of one table, or of table[i] each."""
+    tables = np.broadcast_to(np.asarray(table, np.int32), len(rows))
+    texts = [_text(index.fields, int(t), row) for t, row in zip(tables, rows, strict=True)]
+    fields = index.fields.texts
+    cells = [
+        [columns_of.value(field, int(t), row).lower() for t, row in zip(tables, rows, strict=True)] for field in fields
+    ]
+    titles = cells[0] if cells else texts
+    codes = [_codes(title) or _codes(text) for title, text in zip(titles, texts, strict=True)]
+    amounts = [
+        [columns_of.amount(columns_of.value(field, int(t), row)) for field in index.fields.amounts]
+        for t, row in zip(tables, rows, strict=True)
+    ]
+    return Description(
+        table=tables,
+        text=index.vectors.transform(texts),
+        title=index.vectors.transform(titles),
+        slots=tuple(sp.csr_matrix(index.vectors.grams.transform(column)) for column in cells),
+        values=tuple(np.array(["".join(WORD.findall(text)) for text in column], dtype=object) for column in cells),
+        amounts=np.array(amounts, np.float32).reshape(len(rows), len(index.fields.amounts)),
+        words=tuple(tuple(dict.fromkeys(WORD.findall(title))) for title in titles),
+        tokens=tuple(frozenset(WORD.findall(text)) for text in texts),
+        grams=tuple(_grams("".join(WORD.findall(text))) for text in texts),
+        codes=tuple(codes),
+        joined=tuple("".join(WORD.findall(text)) for text in texts),
+        starts=tuple(_starts(text) for text in texts),
+        numbers=tuple(frozenset(_numbers(title)) for title in titles),
+    )
+
+
+def compare(
+    index: Index, left: Description, right: Description, left_rows: np.ndarray, right_rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Facts [P, len(FACTS)] float32 of pairs (left_rows[p], right_rows[p]) and validity [P] in [0, 1].
+
+    Validity is 1 where no fact contradicts: no code against another code, no number against a number.
+    """
+    facts = np.concatenate(
+        [
+            np.empty((0, len(FACTS)), np.float32),
+            *(
+                _compare_chunk(index, left, right, left_rows[s : s + CHUNK], right_rows[s : s + CHUNK])
+                for s in range(0, len(left_rows), CHUNK)
+            ),
+        ]
+    )
+    conflicts = [facts[:, FACTS.index(name)] for name in ("code conflict", "number conflict")]
+    return facts, np.prod([1 - np.clip(conflict, 0, 1) for conflict in conflicts], axis=0, dtype=np.float32)
+
+
+def base_score(facts: np.ndarray) -> np.ndarray:
+    """[.., FACTS] -> [..]: the mean of the text and title cosines, before anything is learned."""
+    return facts[..., :4].mean(axis=-1)
+
+
+def swap(facts: np.ndarray) -> np.ndarray:
+    """The same facts seen from the other record: (anchor, other) becomes (other, anchor)."""
+    return facts[..., _SWAPPED]
+
+
+def view(
+    record: np.ndarray,
+    score: np.ndarray,
+    reverse_record: np.ndarray,
+    reverse_score: np.ndarray,
+    reverse_best: np.ndarray,
+    anchor: np.ndarray,
+    own_repeats: np.ndarray,
+    other_repeats: np.ndarray,
+) -> np.ndarray:
+    """What the catalogue adds to each candidate: [r, K, len(VIEW)] float32, in units of `score`.
+
+    record, score [r, K]: the anchors' candidates (-1 empty or hidden) and a score of each pair.
+    reverse_record, reverse_score [r, K, K']: the candidates' own lists, back towards the anchor's table.
+    reverse_best [r, K, K']: 1 where the candidate is the best of that reverse record.
+    anchor [r]: the record the anchor stands for, left out of the reverse lists.
+    own_repeats [r], other_repeats [r, K]: nearest neighbour in the record's own table.
+    """
+    filled = record >= 0
+    mine = np.where(filled, score, -1.0)
+    rank = 1 + (mine[:, None, :] > mine[:, :, None]).sum(-1)
+    margin = mine - _best_other(mine)
+    rivals = np.where((reverse_record >= 0) & (reverse_record != anchor[:, None, None]), reverse_score, -1.0)
+    reverse_rank = 1 + (rivals > mine[..., None]).sum(-1)
+    strongest = np.maximum(rivals.max(-1), 0.0)
+    claim = np.where(reverse_best > 0, rivals, 0.0).max(-1)
+    items = [
+        mine,
+        1.0 / rank,
+        margin,
+        _softmax(mine),
+        1.0 / reverse_rank,
+        mine - strongest,
+        _softmax(np.concatenate([mine[..., None], rivals], -1))[..., 0],
+        np.clip(claim - mine, -1, 1),
+        np.broadcast_to(own_repeats[:, None], mine.shape) - mine,
+        other_repeats - mine,
+        ((rank == 1) & (reverse_rank == 1)).astype(np.float32),
+    ]
+    return np.where(filled[..., None], np.stack(items, -1), 0.0).astype(np.float32)
+
+
+def _softmax(scores: np.ndarray, temperature: float = 0.05) -> np.ndarray:
+    value = np.exp((scores - scores.max(-1, keepdims=True)) / temperature)
+    return value / value.sum(-1, keepdims=True)
+
+
+def _best_other(scores: np.ndarray) -> np.ndarray:
+    """[r, K] -> [r, K]: the largest score among the other candidates of the row, at least 0."""
+    order = np.sort(scores, axis=-1)
+    first, second = order[:, -1:], order[:, -2:-1] if scores.shape[-1] > 1 else np.zeros_like(order[:, -1:])
+    alone = (scores == first).sum(-1, keepdims=True) == 1
+    return np.maximum(np.where((scores == first) & alone, second, first), 0.0)
+
+
+def _compare_chunk(
+    index: Index, left: Description, right: Description, left_rows: np.ndarray, right_rows: np.ndarray
+) -> np.ndarray:
+    def cosine(a: sp.csr_matrix, b: sp.csr_matrix) -> np.ndarray:
+        return np.asarray(a[left_rows].multiply(b[right_rows]).sum(axis=1), np.float32).ravel()
+
+    words = len(index.vectors.words.vocabulary_)
+    cosines = [
+        2 * cosine(a[:, part], b[:, part])
+        for a, b in ((left.text, right.text), (left.title, right.title))
+        for part in (slice(None, words), slice(words, None))
+    ]
+    cache: dict[str, frozenset[str]] = {}
+    pairs = [_pair(index, left, right, int(i), int(j), cache) for i, j in zip(left_rows, right_rows, strict=True)]
+    return np.concatenate(
+        [
+            np.stack(cosines, axis=1),
+            np.array(pairs, np.float32).reshape(len(left_rows), -1),
+            _amounts(left.amounts[left_rows], right.amounts[right_rows]),
+            _lengths(left, right, left_rows, right_rows),
+            _attributes([cosine(a, b) for a, b in zip(left.slots, right.slots, strict=True)], left, right, left_rows, right_rows),
+        ],
+        axis=1,
+        dtype=np.float32,
+    )
+
+
+def _pair(
+    index: Index, left: Description, right: Description, i: int, j: int, cache: dict[str, frozenset[str]]
+) -> tuple[float, ...]:
+    """The facts from "title within other" to "number conflict" of one pair."""
+    within, rarest, share, first = _missing(index, left.words[i], right.tokens[j], right.grams[j], cache)
+    other_within, other_rarest, other_share, other_first = _missing(
+        index, right.words[j], left.tokens[i], left.grams[i], cache
+    )
+    found, left_over = _code_matches(index, left.codes[i], right.joined[j], right.starts[j])
+    other_found, other_left_over = _code_matches(index, right.codes[j], left.joined[i], left.starts[i])
+    code = max(found, other_found)
+    conflict = 0.0
+    if code == 0 and left.codes[i] and right.codes[j]:
+        conflict = 0.5 + 0.5 * max(_alike(a, b) for a in left.codes[i] for b in right.codes[j])
+    a, b = left.numbers[i], right.numbers[j]
+    shared, mine, other = len(a & b), len(a - b), len(b - a)
+    number_conflict = (1.0 if shared == 0 else 0.5) if mine and other else 0.0
+    return (
+        (within, other_within, rarest, other_rarest, share, other_share, first, other_first)
+        + (code, conflict, left_over, other_left_over)
+        + (math.log1p(shared), math.log1p(mine), math.log1p(other), number_conflict)
+    )
+
+
+def _missing(
+    index: Index,
+    words: Sequence[str],
+    tokens: frozenset[str],
+    grams: frozenset[str],
+    cache: dict[str, frozenset[str]],
+) -> tuple[float, float, float, float]:
+    """Of `words`: weighted share said exactly, rarest not said at all, weighted share not said, first one said.
+
+    A word counts as partly said where most of its 3-grams are in the other record (typos, joined words).
+    """
+    total, exact, missing, rarest, first = 1e-6, 0.0, 0.0, 0.0, 0.0
+    for place, word in enumerate(words):
+        rarity = index.rarity.get(word, 1.0)
+        total += rarity
+        if word in tokens:
+            exact += rarity
+            first = 1.0 if place == 0 else first
+            continue
+        own = cache.get(word)
+        if own is None:
+            own = cache[word] = _grams(word)
+        said = len(own & grams) / len(own) if own else 0.0
+        lost = rarity * min(1.0, (1 - said) / 0.6)
+        missing += lost
+        rarest = max(rarest, lost)
+    return exact / total, rarest, missing / total, first
+
+
+def _code_matches(index: Index, codes: Sequence[str], joined: str, starts: frozenset[int]) -> tuple[float, float]:
+    """The best match of a code inside the other text (1 at word boundaries), and the rarest code without one."""
+    best, left_over = 0.0, 0.0
+    for code in codes:
+        level, place = 0.0, joined.find(code)
+        while place >= 0:
+            end = place + len(code)
+            whole = (place in starts) + (end in starts or end == len(joined))
+            parted = _parted(joined, place) and _parted(joined, end)
+            level = max(level, 1.0 if whole == 2 else 0.7 if parted or whole else 0.0)
+            place = joined.find(code, place + 1)
+        rarity = index.rarity.get(code, 1.0)
+        best = max(best, level * rarity)
+        if level == 0:
+            left_over = max(left_over, rarity)
+    return best, left_over
+
+
+def _parted(text: str, place: int) -> bool:
+    """Whether digits meet letters (or the text ends) at `place`."""
+    return place in (0, len(text)) or text[place - 1].isdigit() != text[place].isdigit()
+
+
+def _alike(a: str, b: str) -> float:
+    """Share of the longer code that is a common start: substitutes differ in the tail."""
+    common = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        common += 1
+    return common / max(len(a), len(b))
+
+
+def _amounts(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """[P, fields] amounts -> [P, 3]: abs log ratio (at most 3), equality, missing; means over the fields."""
+    if left.shape[1] == 0:
+        return np.tile(np.array([0, 0, 1], np.float32), (len(left), 1))
+    known = (left > 0) & (right > 0)
+    ratio = np.abs(np.log(np.where(known, left, 1)) - np.log(np.where(known, right, 1)))
+    count = np.maximum(known.sum(1), 1)
+    equal = (known & (ratio < 1e-4)).sum(1) / count
+    return np.stack([np.minimum(ratio, 3).sum(1) / count, equal, 1 - known.mean(1)], axis=1).astype(np.float32)
+
+
+def _lengths(left: Description, right: Description, left_rows: np.ndarray, right_rows: np.ndarray) -> np.ndarray:
+    mine = np.array([len(words) for words in left.words])[left_rows] + 1
+    other = np.array([len(words) for words in right.words])[right_rows] + 1
+    return np.log(mine / other)[:, None].astype(np.float32)
+
+
+def _attributes(
+    cosines: Sequence[np.ndarray], left: Description, right: Description, left_rows: np.ndarray, right_rows: np.ndarray
+) -> np.ndarray:
+    """[P, 3 + 3 SLOTS]: least, mean and missing share over the text fields, then the slots' own items."""
+    count = len(left_rows)
+    if not cosines:
+        return np.tile(np.array([0, 0, 1] + [0, 0, 1] * SLOTS, np.float32), (count, 1))
+    similar = np.stack(cosines, axis=1)
+    values = [(a[left_rows], b[right_rows]) for a, b in zip(left.values, right.values, strict=True)]
+    present = np.stack([(a != "") & (b != "") for a, b in values], axis=1)
+    equal = np.stack([a == b for a, b in values], axis=1) & present
+    least = np.where(present, similar, 1.0).min(axis=1)
+    mean = (similar * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
+    items = np.zeros((count, SLOTS, 3), np.float32)
+    items[..., 2] = 1
+    used = min(SLOTS, similar.shape[1])
+    for slot, part in enumerate((similar * present, equal, ~present)):
+        items[:, :used, slot] = part[:, :used]
+    return np.concatenate([np.stack([least, mean, 1 - present.mean(1)], 1), items.reshape(count, -1)], axis=1)
+
+
+def _text(fields: columns_of.Fields, table: int, row: Mapping[str, str]) -> str:
+    """All the row says but amounts and links, lower case; columns that no table had are kept."""
+    left_out = {f.names[table] for f in fields.fields if f.kind != "text" and table < len(f.names)}
+    return " ".join(" ".join(cell for name, cell in row.items() if name not in left_out).lower().split())
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    """Tokens with digits that can name a model: letters and digits, or five digits and more."""
+    found = []
+    for token in re.split(r"[\s/,;()]+", text):
+        code = "".join(WORD.findall(token))
+        digits = sum(c.isdigit() for c in code)
+        if (0 < digits < len(code) and len(code) >= 4) or digits >= 5:
+            found.append(code)
+    return tuple(dict.fromkeys(found))
+
+
+def _numbers(text: str) -> list[str]:
+    """Numbers that stand alone or after a "v": versions, years, sizes; 16.0 and 16 are the same."""
+    return [
+        found.rstrip("0").rstrip(".") if "." in found else found
+        for found in re.findall(r"(?<![\w.])v?\.?(\d+(?:\.\d+)?)(?![\w.]*\w)", text)
+    ]
+
+
+def _grams(text: str) -> frozenset[str]:
+    return frozenset(text[k : k + 3] for k in range(len(text) - 2))
+
+
+def _starts(text: str) -> frozenset[int]:
+    place, found = 0, []
+    for word in WORD.findall(text):
+        found.append(place)
+        place += len(word)
+    return frozenset(found)
+
+
+def _no_records() -> Description:
+    empty = sp.csr_matrix((0, 0), dtype=np.float32)
+    none: tuple[()] = ()
+    return Description(
+        np.zeros(0, np.int32), empty, empty, none, none, np.zeros((0, 0), np.float32), none, none, none, none, none, none, none
+    )
+
+
+_SIDES = {"title within other": "other title within", "rarest missing": "other rarest missing"} | {
+    name: f"other {name}" for name in ("missing share", "first word", "code left over", "numbers left over")
+}
+_TURNED = _SIDES | {other: name for name, other in _SIDES.items()}
+_SWAPPED = np.array([FACTS.index(_TURNED.get(name, name)) for name in FACTS])

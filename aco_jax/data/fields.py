@@ -1,0 +1,137 @@
+"""What the columns of different tables have in common: their kinds, the title, and which align."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from aco_jax.data.records import Dataset
+
+Kind = Literal["text", "amount", "link"]
+ALIGNED = 0.4  # least cosine of two columns' values before differently named columns are one field
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One attribute across tables: `names[t]` is its column in table t (None: the table lacks it)."""
+
+    names: tuple[str | None, ...]
+    kind: Kind
+    fill: float  # share of records that have it
+    distinct: float  # share of different values among them
+
+
+@dataclass(frozen=True)
+class Fields:
+    """All fields, the title first, then as the tables order them."""
+
+    fields: tuple[Field, ...]
+
+    @property
+    def texts(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.kind == "text")
+
+    @property
+    def amounts(self) -> tuple[Field, ...]:
+        return tuple(field for field in self.fields if field.kind == "amount")
+
+
+def fit(dataset: Dataset) -> Fields:
+    """Aligns columns by name, then what is left by value overlap, and puts the title first."""
+    values = [
+        {name: [str(cell) for cell in table.cells[:, c]] for c, name in enumerate(table.columns)}
+        for table in dataset.tables
+    ]
+    groups = _align(values)
+    fields = [_field(group, values) for group in groups]
+    texts = [field for field in fields if field.kind == "text"]
+    if texts:
+        best = max(field.fill * field.distinct for field in texts)
+        title = next(field for field in texts if field.fill * field.distinct >= best - 0.15)
+        fields.remove(title)
+        fields.insert(0, title)
+    return Fields(tuple(fields))
+
+
+def value(field: Field, table: int, row: Mapping[str, str]) -> str:
+    """The field's cell in a row of `table`, '' where missing; a row may lack or add columns."""
+    name = field.names[table] if table < len(field.names) else None
+    return row.get(name, "") if name is not None else ""
+
+
+def amount(text: str) -> float:
+    """The first number of a cell such as "$1,299.00"; NaN where there is none."""
+    found = NUMBER.search(text)
+    if found is None:
+        return float("nan")
+    digits = found.group().replace(",", "")
+    return float(digits) if digits.count(".") <= 1 else float("nan")
+
+
+def _align(values: Sequence[Mapping[str, Sequence[str]]]) -> list[tuple[str | None, ...]]:
+    names = list(dict.fromkeys(name for table in values for name in table))
+    groups: list[list[str | None]] = [[name if name in table else None for table in values] for name in names]
+    profiles = [_profile(group, values) for group in groups]
+    kinds = [_kind([values[t][n] for t, n in enumerate(group) if n is not None]) for group in groups]
+    while True:
+        best, pair = ALIGNED, None
+        for i in range(len(groups)):
+            for j in range(i + 1, len(groups)):
+                apart = all(a is None or b is None for a, b in zip(groups[i], groups[j], strict=True))
+                if apart and kinds[i] == kinds[j]:
+                    overlap = float(profiles[i] @ profiles[j])
+                    if overlap > best:
+                        best, pair = overlap, (i, j)
+        if pair is None:
+            return [tuple(group) for group in groups]
+        i, j = pair
+        groups[i] = [a if a is not None else b for a, b in zip(groups[i], groups[j], strict=True)]
+        profiles[i] = _profile(groups[i], values)
+        for kept in (groups, profiles, kinds):
+            del kept[j]
+
+
+def _profile(group: Sequence[str | None], values: Sequence[Mapping[str, Sequence[str]]]) -> np.ndarray:
+    """What a column's values look like: unit-length counts of hashed character 1- to 3-grams."""
+    hashing = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 3), n_features=2**14, norm="l2")
+    texts = [text for t, name in enumerate(group) if name is not None for text in _some(values[t][name])]
+    total = np.abs(np.asarray(hashing.transform(texts).sum(axis=0)).ravel()) if texts else np.zeros(2**14)
+    return total / max(float(np.linalg.norm(total)), 1e-9)
+
+
+def _some(cells: Sequence[str], limit: int = 1000) -> list[str]:
+    filled = [text.lower() for text in cells if text]
+    return filled[:: max(1, len(filled) // limit)]
+
+
+def _field(group: tuple[str | None, ...], values: Sequence[Mapping[str, Sequence[str]]]) -> Field:
+    columns = [values[t][name] for t, name in enumerate(group) if name is not None]
+    total = sum(len(next(iter(table.values()))) for table in values)
+    filled = [text for column in columns for text in column if text]
+    distinct = min((_distinct(column) for column in columns), default=0.0)
+    return Field(group, _kind(columns), len(filled) / max(total, 1), distinct)
+
+
+def _distinct(column: Sequence[str]) -> float:
+    filled = [text for text in column if text]
+    return len(set(filled)) / max(len(filled), 1)
+
+
+def _kind(columns: Iterable[Sequence[str]]) -> Kind:
+    filled = [text.strip() for column in columns for text in column if text]
+    if not filled:
+        return "text"
+    if np.mean([text.lower().startswith(("http://", "https://", "www.")) for text in filled]) > 0.8:
+        return "link"
+    plain = [re.fullmatch(r"[^\w\s]?\s?[\d.,]+\s?[^\w\s]?", text) is not None for text in filled]
+    if np.mean(plain) < 0.8:
+        return "text"
+    decimals = np.mean([NUMBER.search(text) is not None and "." in text for text in filled])
+    # Few different whole numbers are years, sizes or classes: they agree or they do not.
+    return "amount" if decimals > 0.2 else "text"

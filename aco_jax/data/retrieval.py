@@ -1,0 +1,242 @@
+"""Candidates for every record: lexical, dense and TF-IDF nearest neighbours, and their fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import bm25s
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from aco_jax.data.records import Dataset
+
+EMPTY = -1
+BLOCK = 512  # queries whose scores are held at a time
+
+
+@dataclass(frozen=True)
+class Lexical:
+    """One BM25 index a table. `records[t]` are the records behind its rows."""
+
+    indices: tuple[bm25s.BM25 | None, ...]
+    records: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """TF-IDF of words and of character 3- and 4-grams; a dot product is the mean of the two cosines."""
+
+    words: TfidfVectorizer
+    grams: TfidfVectorizer
+
+    def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
+        """[n] texts -> [n, V] sparse rows of unit length (empty texts: zero rows)."""
+        parts = [self.words.transform(texts), self.grams.transform(texts)]
+        return sp.csr_matrix(sp.hstack(parts) / np.sqrt(len(parts)), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The candidates of each anchor in each other table; list r is about anchor[r] and table[r].
+
+    anchor [R] int32, table [R] int32, record [R, K] int32 (-1 where empty; best first).
+    """
+
+    anchor: np.ndarray
+    table: np.ndarray
+    record: np.ndarray
+
+
+def fit_lexical(dataset: Dataset) -> Lexical:
+    """BM25 over the records' texts, a separate index for each table so that its idf is its own."""
+    indices: list[bm25s.BM25 | None] = []
+    records = []
+    for table in range(len(dataset.tables)):
+        members = _members(dataset, table)
+        tokens = [_words(dataset.text(int(record))) for record in members]
+        index = None
+        if any(tokens):
+            index = bm25s.BM25()
+            index.index(tokens, show_progress=False)
+        indices.append(index)
+        records.append(members)
+    return Lexical(tuple(indices), tuple(records))
+
+
+def search(lexical: Lexical, queries: Sequence[str], table: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k records of `table` that best answer each query: ids [n, k] int32 (-1 padded), scores [n, k]."""
+    ids = np.full((len(queries), k), EMPTY, np.int32)
+    scores = np.zeros((len(queries), k), np.float32)
+    index, records = lexical.indices[table], lexical.records[table]
+    depth = min(k, len(records))
+    if index is None or depth == 0:
+        return ids, scores
+    for row, query in enumerate(queries):
+        known = [word for word in _words(query) if word in index.vocab_dict]
+        if not known:
+            continue
+        value = index.get_scores(known)
+        top = np.argpartition(-value, depth - 1)[:depth]
+        top = top[np.lexsort((top, -value[top]))]
+        found = value[top] > 0
+        ids[row, :depth] = np.where(found, records[top], EMPTY)
+        scores[row, :depth] = np.where(found, value[top], 0)
+    return ids, scores
+
+
+@partial(jax.jit, static_argnames=("k", "block"))
+def top_k(queries: chex.Array, embeddings: chex.Array, *, k: int, block: int = BLOCK) -> tuple[chex.Array, chex.Array]:
+    """Largest dot products of [Q, D] with [N, D]: rows [Q, k] int32 (-1 beyond N), scores [Q, k].
+
+    Queries go through in blocks of `block`, so that only [block, N] scores exist at a time.
+    """
+    chex.assert_rank([queries, embeddings], 2)
+    depth = min(k, embeddings.shape[0])
+    count, width = queries.shape
+    blocks = -(-count // block)
+    padded = jnp.pad(queries, ((0, blocks * block - count), (0, 0))).reshape(blocks, block, width)
+    scores, rows = jax.lax.map(lambda part: jax.lax.top_k(part @ embeddings.T, depth), padded)
+    tail = ((0, 0), (0, k - depth))
+    rows = jnp.pad(rows.reshape(-1, depth)[:count].astype(jnp.int32), tail, constant_values=EMPTY)
+    return rows, jnp.pad(scores.reshape(-1, depth)[:count], tail)
+
+
+def fuse(rankings: Sequence[np.ndarray], k: int, constant: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
+    """Reciprocal-rank fusion of rankings [n, k_i]: ids [n, k], scores [n, k] = sum 1 / (constant + rank).
+
+    Cormack, Clarke and Buettcher 2009, Reciprocal Rank Fusion outperforms Condorcet. -1 is nobody.
+    """
+    everyone = np.concatenate(rankings, axis=1)
+    parts = [1.0 / (constant + 1 + np.arange(ranking.shape[1])) for ranking in rankings]
+    points = np.broadcast_to(np.concatenate(parts), everyone.shape)
+    rows = np.broadcast_to(np.arange(len(everyone))[:, None], everyone.shape)
+    filled = everyone != EMPTY
+    return _best(rows[filled], everyone[filled], points[filled], len(everyone), k, total=True)
+
+
+def fit_vectors(texts: Sequence[str]) -> Vectors:
+    """TF-IDF vocabularies of all records' texts together (sublinear term frequency)."""
+    words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True, dtype=np.float32)
+    grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, dtype=np.float32)
+    return Vectors(words.fit(texts), grams.fit(texts))
+
+
+def nearest(
+    queries: sp.csr_matrix, rows: sp.csr_matrix, k: int, *, same: bool = False, block: int = BLOCK
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows most similar to each query: indices [Q, k] int32 (-1 padded), scores [Q, k], best first.
+
+    same=True leaves out row q for query q (a table against itself). Only `block` x N scores exist at once.
+    """
+    depth = min(k, rows.shape[0])
+    ids = np.full((queries.shape[0], k), EMPTY, np.int32)
+    scores = np.zeros((queries.shape[0], k), np.float32)
+    transposed = sp.csc_matrix(rows.T)
+    for start in range(0, queries.shape[0] if depth else 0, block):
+        value = (queries[start : start + block] @ transposed).toarray()
+        number = np.arange(len(value))
+        if same:
+            value[number, start + number] = 0
+        top = np.argpartition(-value, depth - 1, axis=1)[:, :depth]
+        found = np.take_along_axis(value, top, axis=1)
+        order = np.lexsort((top, -found), axis=1)
+        top, found = np.take_along_axis(top, order, axis=1), np.take_along_axis(found, order, axis=1)
+        ids[start : start + block, :depth] = np.where(found > 0, top, EMPTY)
+        scores[start : start + block, :depth] = np.maximum(found, 0)
+    return ids, scores
+
+
+def candidates(
+    dataset: Dataset, matrices: Sequence[sp.csr_matrix], k: int = 16, depth: int = 12, lexical: Lexical | None = None
+) -> Lists:
+    """For each record and each other table the k likeliest partners, found from either side.
+
+    matrices: [N, V] sparse, one for each view of a record (all text, title). Each view and BM25 rank
+    `depth` records in both directions; the fused points of both directions are added.
+    """
+    anchors, tables, lists = [], [], []
+    pairs = [(i, j) for i in range(len(dataset.tables)) for j in range(len(dataset.tables)) if i < j]
+    found = {pair: _both_ways(dataset, matrices, pair, k, depth, lexical) for pair in pairs}
+    for anchor_table in range(len(dataset.tables)):
+        for other in range(len(dataset.tables)):
+            if anchor_table == other:
+                continue
+            pair = (min(anchor_table, other), max(anchor_table, other))
+            anchors.append(_members(dataset, anchor_table))
+            tables.append(np.full(len(anchors[-1]), other, np.int32))
+            lists.append(found[pair][0 if anchor_table < other else 1])
+    return Lists(np.concatenate(anchors), np.concatenate(tables), np.concatenate(lists))
+
+
+def _both_ways(
+    dataset: Dataset,
+    matrices: Sequence[sp.csr_matrix],
+    pair: tuple[int, int],
+    k: int,
+    depth: int,
+    lexical: Lexical | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of the left table [n_left, k] and of the right table [n_right, k], as records."""
+    left, right = _members(dataset, pair[0]), _members(dataset, pair[1])
+    forward, backward = [], []
+    for matrix in matrices:
+        forward.append(nearest(matrix[left], matrix[right], depth)[0])
+        backward.append(nearest(matrix[right], matrix[left], depth)[0])
+    if lexical is not None:
+        for mine, other, rankings in ((left, pair[1], forward), (right, pair[0], backward)):
+            ids, _ = search(lexical, [dataset.text(int(r)) for r in mine], other, depth)
+            rankings.append(np.where(ids == EMPTY, EMPTY, ids - dataset.offsets[other]).astype(np.int32))
+    there, points = fuse(forward, depth * len(forward))
+    back, back_points = fuse(backward, depth * len(backward))
+    rows, columns, value = _edges(there, points)
+    back_rows, back_columns, back_value = _edges(back, back_points)
+    rows, columns = np.concatenate([rows, back_columns]), np.concatenate([columns, back_rows])
+    value = np.concatenate([value, back_value])
+    mine = _best(rows, columns, value, len(left), k, total=True)[0]
+    theirs = _best(columns, rows, value, len(right), k, total=True)[0]
+    offset_left, offset_right = dataset.offsets[pair[0]], dataset.offsets[pair[1]]
+    return (
+        np.where(mine == EMPTY, EMPTY, mine + offset_right).astype(np.int32),
+        np.where(theirs == EMPTY, EMPTY, theirs + offset_left).astype(np.int32),
+    )
+
+
+def _edges(ids: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows, slots = np.nonzero(ids != EMPTY)
+    return rows, ids[rows, slots], points[rows, slots]
+
+
+def _best(
+    rows: np.ndarray, columns: np.ndarray, points: np.ndarray, count: int, k: int, *, total: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k columns of each row with the most points (repeated cells added if `total`), best first."""
+    ids = np.full((count, k), EMPTY, np.int32)
+    scores = np.zeros((count, k), np.float32)
+    if len(rows) == 0:
+        return ids, scores
+    width = int(columns.max()) + 1
+    cell, inverse = np.unique(rows.astype(np.int64) * width + columns, return_inverse=True)
+    value = np.bincount(inverse, points) if total else np.maximum.reduceat(points, np.unique(inverse, return_index=True)[1])
+    row, column = cell // width, cell % width
+    order = np.lexsort((column, -value, row))
+    row, column, value = row[order], column[order], value[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = place < k
+    ids[row[kept], place[kept]] = column[kept]
+    scores[row[kept], place[kept]] = value[kept]
+    return ids, scores
+
+
+def _members(dataset: Dataset, table: int) -> np.ndarray:
+    start = int(dataset.offsets[table])
+    return np.arange(start, start + len(dataset.tables[table].ids), dtype=np.int32)
+
+
+def _words(text: str) -> list[str]:
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()

@@ -1,0 +1,223 @@
+"""Prioritised experience replay: a ring of transitions under a sum tree in arrays.
+
+Schaul et al. 2016, Prioritized Experience Replay, eq. 1, section 3.4 and appendix B.2.1.
+
+The tree is a heap: node 1 is the root, node i has the children 2i and 2i + 1, item j is the leaf `leaves + j`.
+Every touched ancestor is recomputed from its two children: adding differences instead would drift, and after the
+priorities have shrunk the drift outweighs what is left.
+
+A shard is one replica's replay. Shards draw equally many items each, so item i of a shard has the probability
+P(i) = p_i^e / (R * sum of its shard's p^e).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from aco_jax.types import Transition
+
+
+@struct.dataclass
+class State:
+    """Z slots, of which the first `size` in order of writing hold an item, the oldest overwritten first."""
+
+    items: Transition  # leaves [Z]
+    raw_tm1: chex.Array  # [Z, n] float32, the observation that s_tm1 was coded from
+    raw_t: chex.Array  # [Z, n] float32, the observation that s_t was coded from
+    tree: chex.Array  # [2 * leaves] float32, p^exponent at the leaves, sums above; 0 at empty slots
+    position: chex.Array  # int32 in [0, Z), the slot written next
+    size: chex.Array  # int32, number of valid items
+    exponent: float = struct.field(pytree_node=False)  # e of p^e; 0 draws uniformly
+    offset: float = struct.field(pytree_node=False)  # added to the absolute TD error
+
+    @property
+    def capacity(self) -> int:
+        return self.raw_tm1.shape[-2]
+
+
+@struct.dataclass
+class Shards:
+    """What shards know of one another between two merges."""
+
+    count: chex.Array  # int32 R
+    least: chex.Array  # float32, the smallest P(i) in any shard
+
+
+def init(capacity: int, factors: int, exponent: float = 0.6, offset: float = 1e-3) -> State:
+    """An empty replay.
+
+    Args:
+      capacity: Z, the number of slots of this shard; any number, a power of two or not.
+      factors: n, the length of a raw observation.
+      exponent: e >= 0 of p^e.
+      offset: > 0, so that no item becomes unreachable.
+    """
+    if capacity < 1 or exponent < 0 or offset <= 0:
+        raise ValueError(
+            f"capacity {capacity} >= 1, exponent {exponent} >= 0 and offset {offset} > 0 are expected"
+        )
+    whole, real = jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, jnp.float32)
+    items = Transition(
+        s_tm1=whole,
+        a_tm1=whole,
+        r_t=real,
+        discount_t=real,
+        s_t=whole,
+        mu_tm1=real,
+        anchor=whole,
+        record=whole,
+        query=whole,
+    )
+    leaves = 1 << max(capacity - 1, 1).bit_length()
+    return State(
+        # A copy each: a donated buffer may be given once only.
+        items=jax.tree.map(jnp.copy, items),
+        raw_tm1=jnp.zeros((capacity, factors), jnp.float32),
+        raw_t=jnp.zeros((capacity, factors), jnp.float32),
+        tree=jnp.zeros(2 * leaves, jnp.float32),
+        position=jnp.zeros((), jnp.int32),
+        size=jnp.zeros((), jnp.int32),
+        exponent=exponent,
+        offset=offset,
+    )
+
+
+def add(
+    state: State, items: Transition, raw_tm1: chex.Array, raw_t: chex.Array, mask: chex.Array
+) -> State:
+    """Writes the unmasked items at the greatest priority held, 1 in an empty replay.
+
+    Args:
+      state: of Z slots.
+      items: leaves [n], n <= Z.
+      raw_tm1: [n, factors].
+      raw_t: [n, factors].
+      mask: [n] bool; a masked item is not stored.
+    """
+    chex.assert_rank([raw_tm1, raw_t, mask], [2, 2, 1])
+    if mask.shape[0] > state.capacity:
+        raise ValueError(f"{mask.shape[0]} items do not fit into a replay of {state.capacity} slots")
+    rank = jnp.cumsum(mask) - 1
+    slot = jnp.where(mask, (state.position + rank) % state.capacity, state.capacity)
+
+    def write(old: chex.Array, new: chex.Array) -> chex.Array:
+        return old.at[slot].set(new.astype(old.dtype), mode="drop")
+
+    highest = jnp.max(state.tree[state.tree.shape[0] // 2 :])
+    entry = jnp.where(state.size > 0, highest, 1.0)
+    count = jnp.count_nonzero(mask)
+    return state.replace(
+        items=jax.tree.map(write, state.items, items),
+        raw_tm1=write(state.raw_tm1, raw_tm1),
+        raw_t=write(state.raw_t, raw_t),
+        tree=_set(state.tree, slot, jnp.broadcast_to(entry, mask.shape), mask),
+        position=(state.position + count) % state.capacity,
+        size=jnp.minimum(state.size + count, state.capacity),
+    )
+
+
+def sample(
+    state: State,
+    key: chex.PRNGKey,
+    batch: int,
+    importance_exponent: chex.Numeric,
+    shards: Shards | None = None,
+) -> tuple[Transition, chex.Array, chex.Array]:
+    """Draws items in proportion to p^e, one from each of `batch` equal strata of the sum.
+
+    The importance weights (N P(i))^-b / max_j (N P(j))^-b = (min_j P(j) / P(i))^b: the number N of valid items cancels.
+
+    Args:
+      state: to draw from.
+      key: consumed.
+      batch: number of draws.
+      importance_exponent: b in [0, 1], annealed to 1.
+      shards: the newest `exchange`; without it the replay is the only shard.
+
+    Returns:
+      items with leaves [batch], indices [batch] int32, and importance weights [batch] in [0, 1], all 0 where the
+      replay is empty.
+    """
+    shards = exchange(state) if shards is None else shards
+    strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
+    indices = _descend(state.tree, strata * state.tree[1])
+    leaf = state.tree[state.tree.shape[0] // 2 + indices]
+    probability = leaf / jnp.where(state.size > 0, shards.count * state.tree[1], 1.0)
+    filled = jnp.where(state.size > 0, probability, 1.0)
+    # `least` is as old as the last merge, so an item may be rarer by now.
+    weights = jnp.minimum(shards.least / filled, 1.0) ** importance_exponent
+    items = jax.tree.map(lambda leaf: leaf[indices], state.items)
+    return items, indices, jnp.where(state.size > 0, weights, 0.0)
+
+
+def set_priorities(state: State, indices: chex.Array, td_error: chex.Array, mask: chex.Array) -> State:
+    """p = |td_error| + offset for drawn items; of an item drawn twice the greater counts.
+
+    Args:
+      state: the one that was drawn from.
+      indices: [batch] int32.
+      td_error: [batch], not weighted by importance; where it is not finite the old priority stays.
+      mask: [batch] bool.
+    """
+    chex.assert_rank([indices, td_error, mask], 1)
+    held = state.tree[state.tree.shape[0] // 2 + indices] > 0
+    priority = (jnp.abs(td_error) + state.offset) ** state.exponent
+    return state.replace(tree=_set(state.tree, indices, priority, mask & held & jnp.isfinite(priority)))
+
+
+def exchange(state: State, axis_name: str | None = None) -> Shards:
+    """The shards' numbers, over the replicas of `axis_name` where it is given."""
+    leaves = state.tree[state.tree.shape[0] // 2 :]
+    least = jnp.min(jnp.where(leaves > 0, leaves, jnp.inf)) / jnp.where(state.size > 0, state.tree[1], 1.0)
+    count = jnp.ones((), jnp.int32)
+    if axis_name is not None:
+        least, count = jax.lax.pmin(least, axis_name), jax.lax.psum(count, axis_name)
+    return Shards(count=count, least=jnp.where(jnp.isfinite(least), least, 1.0) / count)
+
+
+def recode(state: State, encode: Callable[[chex.Array], chex.Array]) -> State:
+    """Codes every item's states anew after a refit of the bins.
+
+    Args:
+      state: the replay.
+      encode: raw observations [Z, n] -> state ids [Z].
+    """
+    return state.replace(
+        items=state.items.replace(s_tm1=encode(state.raw_tm1), s_t=encode(state.raw_t)),
+    )
+
+
+def _set(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: chex.Array) -> chex.Array:
+    """Sets leaves and recomputes their ancestors; among repeated slots the greatest value wins."""
+    leaves = tree.shape[0] // 2
+    touched = jnp.where(mask, leaves + slot, 2 * leaves)
+    tree = tree.at[touched].set(0.0, mode="drop").at[touched].max(value, mode="drop")
+
+    def up(_: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        tree, node = carry
+        node = node // 2
+        return tree.at[node].set(tree[2 * node] + tree[2 * node + 1]), node
+
+    # A masked entry recomputes the ancestors of the first leaf, which changes nothing.
+    start = jnp.where(mask, leaves + slot, leaves)
+    return jax.lax.fori_loop(0, leaves.bit_length() - 1, up, (tree, start))[0]
+
+
+def _descend(tree: chex.Array, mass: chex.Array) -> chex.Array:
+    """The leaf in which each cumulated mass falls, [batch] -> [batch]; never an empty one while the root is not 0."""
+    leaves = tree.shape[0] // 2
+
+    def down(_: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        node, mass = carry
+        left, right = tree[2 * node], tree[2 * node + 1]
+        # Rounding may point past the last positive leaf of a subtree: an empty child is never entered.
+        go_right = (right > 0) & ((mass >= left) | (left <= 0))
+        return 2 * node + go_right, jnp.where(go_right, mass - left, mass)
+
+    node = jnp.ones(mass.shape, jnp.int32)
+    return jax.lax.fori_loop(0, leaves.bit_length() - 1, down, (node, mass))[0] - leaves

@@ -1,0 +1,1 @@
+"""Fused operations, each with its plain-jnp reference beside it."""

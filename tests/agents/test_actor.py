@@ -1,0 +1,155 @@
+"""The actor: its policy, its gradient against the enumerated expectation, its reasons."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from aco_jax.agents import actor
+from aco_jax.models import transformer
+
+MODEL = transformer.Config(
+    vocab_size=48, width=16, heads=2, encoder_layers=1, decoder_layers=1, mlp_width=32, max_length=32
+)
+CONFIG = actor.Config(
+    model=MODEL,
+    factor_sizes=(3, 2),
+    actions=4,
+    state_token=10,
+    action_token=20,
+    bos=1,
+    eos=2,
+    sep=4,
+    reason_length=5,
+)
+
+
+@pytest.fixture(scope="module")
+def params() -> chex.ArrayTree:
+    return actor.init(jax.random.key(0), CONFIG)
+
+
+def make_batch(params: chex.ArrayTree) -> actor.Batch:
+    factors = jnp.array([[0, 1], [2, 0], [1, 1]])
+    valid = jnp.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 0]], bool)
+    source = actor.reason_source(
+        CONFIG, jnp.array([0, 1]), jnp.array([[30, 31, 0], [32, 33, 34]]), jnp.array([[30, 35], [36, 0]])
+    )
+    return actor.Batch(
+        factors=factors,
+        valid=valid,
+        action=jnp.array([0, 2, 1]),
+        mu=jnp.array([0.5, 0.25, 0.5]),
+        advantage=jnp.array([1.0, -0.5, 0.2]),
+        q=jnp.array([[1.0, 0, 0, 0], [0, 9, 2, 1], [0, 1, 9, 9]]),
+        old_log_pi=actor.act(params, CONFIG, factors, valid),
+        mask=jnp.array([True, True, False]),
+        reason_source=source,
+        reason=jnp.array([[30, 31, 2, 0, 0], [36, 2, 0, 0, 0]]),
+        reason_advantage=jnp.array([1.0, -1.0]),
+    )
+
+
+def test_state_tokens_are_distinct_for_each_factor_and_value() -> None:
+    factors = jnp.array([[f, g] for f in range(3) for g in range(2)])
+    tokens = actor.state_tokens(CONFIG, factors)
+    np.testing.assert_array_equal(tokens[:, 0], [10, 10, 11, 11, 12, 12])
+    np.testing.assert_array_equal(tokens[:, 1], [13, 14] * 3)
+
+
+def test_policy_is_normalised_over_valid_actions(params: chex.ArrayTree) -> None:
+    batch = make_batch(params)
+    pi = np.exp(np.asarray(actor.act(params, CONFIG, batch.factors, batch.valid), np.float64))
+    np.testing.assert_allclose(pi.sum(axis=1), 1, rtol=1e-5)
+    assert (pi[~np.asarray(batch.valid)] == 0).all()
+
+
+def test_gradient_is_that_of_the_enumerated_expectation(params: chex.ArrayTree) -> None:
+    """Without replay (mu = pi) and other terms, the exact part ascends E_pi[Q] exactly."""
+    config = dataclasses.replace(CONFIG, entropy_weight=0.0, reason_weight=0.0)
+    batch = dataclasses.replace(make_batch(params), advantage=jnp.zeros(3))
+
+    def expected(p: chex.ArrayTree) -> chex.Array:
+        pi = jnp.exp(actor.act(p, config, batch.factors, batch.valid))
+        return -jnp.sum((jnp.sum(pi * jnp.where(batch.valid, batch.q, 0), axis=1) * batch.mask)) / 2
+
+    ours = jax.grad(lambda p: actor.loss(p, config, batch, 0.0)[0])(params)
+    chex.assert_trees_all_close(ours, jax.grad(expected)(params), atol=1e-5)
+
+
+def test_sampled_part_is_ratio_times_advantage(params: chex.ArrayTree) -> None:
+    config = dataclasses.replace(CONFIG, entropy_weight=0.0, reason_weight=0.0, exact_weight=0.0)
+    batch = make_batch(params)
+
+    def by_hand(p: chex.ArrayTree) -> chex.Array:
+        log_pi = actor.act(p, config, batch.factors, batch.valid)
+        terms = []
+        for row in range(2):
+            taken = log_pi[row, batch.action[row]]
+            ratio = jnp.minimum(jnp.exp(taken) / batch.mu[row], config.ratio_limit)
+            terms.append(-jax.lax.stop_gradient(ratio) * batch.advantage[row] * taken)
+        return (terms[0] + terms[1]) / 2
+
+    ours = jax.grad(lambda p: actor.loss(p, config, batch, 0.0)[0])(params)
+    chex.assert_trees_all_close(ours, jax.grad(by_hand)(params), atol=1e-5)
+
+
+def test_kl_is_zero_at_the_old_policy_and_its_weight_holds_back(params: chex.ArrayTree) -> None:
+    batch = make_batch(params)
+    assert float(actor.loss(params, CONFIG, batch, 1.0)[1]["kl"]) == pytest.approx(0, abs=1e-6)
+
+    def drift(kl_weight: float) -> float:
+        state, moved = optax.adam(3e-3).init(params), params
+        for _ in range(15):
+            grads = jax.grad(lambda p: actor.loss(p, CONFIG, batch, kl_weight)[0])(moved)
+            updates, state = optax.adam(3e-3).update(grads, state)
+            moved = optax.apply_updates(moved, updates)
+        return float(actor.loss(moved, CONFIG, batch, kl_weight)[1]["kl"])
+
+    assert drift(10.0) < drift(0.0)
+
+
+def test_learns_the_best_valid_action(params: chex.ArrayTree) -> None:
+    batch = make_batch(params)
+    optimiser = optax.adam(1e-2)
+
+    @jax.jit
+    def step(p, state):
+        grads = jax.grad(lambda x: actor.loss(x, CONFIG, batch, 0.0)[0])(p)
+        updates, state = optimiser.update(grads, state)
+        return optax.apply_updates(p, updates), state
+
+    state = optimiser.init(params)
+    for _ in range(40):
+        params, state = step(params, state)
+    log_pi = actor.act(params, CONFIG, batch.factors, batch.valid)
+    np.testing.assert_array_equal(jnp.argmax(log_pi, axis=1)[:2], [0, 2])
+
+
+def test_reasons_use_only_the_two_records_tokens(params: chex.ArrayTree) -> None:
+    batch = make_batch(params)
+    tokens, log_prob = actor.give_reason(params, CONFIG, batch.reason_source, jax.random.key(1))
+    facts = [{30, 31, 35}, {32, 33, 34, 36}]
+    for row, allowed in zip(np.asarray(tokens), facts, strict=True):
+        assert set(row.tolist()) <= allowed | {0, CONFIG.eos}
+    assert np.isfinite(log_prob).all()
+
+
+def test_reason_tokens_get_the_gradient_of_their_advantage(params: chex.ArrayTree) -> None:
+    config = dataclasses.replace(CONFIG, exact_weight=0.0, entropy_weight=0.0, reason_weight=1.0)
+    batch = dataclasses.replace(make_batch(params), advantage=jnp.zeros(3))
+
+    def log_prob(p: chex.ArrayTree) -> chex.Array:
+        value, _ = transformer.sequence_log_prob(p, MODEL, batch.reason_source, batch.reason)
+        return jnp.sum(value, axis=1)
+
+    before = log_prob(params)
+    grads = jax.grad(lambda p: actor.loss(p, config, batch, 0.0)[0])(params)
+    after = log_prob(jax.tree.map(lambda p, g: p - 0.05 * g, params, grads))
+    assert float(after[0] - after[1]) > float(before[0] - before[1])

@@ -1,0 +1,164 @@
+"""The reward model: its loss against hand-made scores, its invariances, and that it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from aco_jax.agents import reward
+from aco_jax.models import transformer
+from aco_jax.types import Preference
+
+MODEL = transformer.Config(
+    vocab_size=40,
+    width=16,
+    heads=2,
+    encoder_layers=0,
+    decoder_layers=1,
+    mlp_width=32,
+    max_length=12,
+    copy=False,
+)
+CONFIG = reward.Config(model=MODEL, evidence_size=3, evidence_width=8)
+B, K, T = 4, 3, 10
+
+
+def make_batch(seed: int = 0) -> Preference:
+    """Candidate 0 is right: its first evidence item is 1 and its text repeats token 7."""
+    rng = np.random.default_rng(seed)
+    response = rng.integers(8, 40, (B, K + 1, T))
+    response[:, 0, 4:8] = 7
+    response[..., 8:] = 0
+    evidence = rng.normal(size=(B, K, 3))
+    evidence[:, :, 0] = [1, 0, 0]
+    pairs = np.array([(0, 1), (0, 2), (0, 3), (3, 1), (3, 2)])
+    return Preference(
+        response=jnp.asarray(response, jnp.int32),
+        evidence=jnp.asarray(evidence, jnp.float32),
+        rules=jnp.zeros((B, K, 1)),
+        chosen=jnp.broadcast_to(jnp.asarray(pairs[:, 0]), (B, 5)),
+        rejected=jnp.broadcast_to(jnp.asarray(pairs[:, 1]), (B, 5)),
+        weight=jnp.ones((B, 5)),
+    )
+
+
+@pytest.fixture(scope="module")
+def params() -> chex.ArrayTree:
+    return reward.init(jax.random.key(0), CONFIG)
+
+
+def one(batch: Preference, index: int = 0) -> Preference:
+    return jax.tree.map(lambda x: x[index], batch)
+
+
+def test_constant_added_to_a_head_changes_no_reward(params: chex.ArrayTree) -> None:
+    """A head is linear; the constant enters through a hidden unit that is 1 for every response."""
+    batch, scale = one(make_batch()), jnp.ones(CONFIG.members)
+    before, _ = reward.score(params, CONFIG, batch, scale, None)
+    hidden = reward._last_hidden(params, CONFIG, batch.response)
+    mean, _ = reward._text_scores(params, CONFIG, hidden, None)
+    shifted = mean + 123.0
+    np.testing.assert_allclose(mean[:, :-1] - mean[:, -1:], shifted[:, :-1] - shifted[:, -1:], atol=1e-4)
+    text = reward.member_scores(params, CONFIG, batch, None)[-CONFIG.text_heads :]
+    np.testing.assert_allclose(text, shifted[:, :-1] - shifted[:, -1:], atol=1e-4)
+    assert before.shape == (K, 1)
+
+
+def test_padding_changes_nothing(params: chex.ArrayTree) -> None:
+    batch = make_batch()
+    longer = dataclasses.replace(batch, response=jnp.pad(batch.response, ((0, 0), (0, 0), (0, 2))))
+    first, _ = reward.loss(params, CONFIG, batch, jax.random.key(1))
+    second, _ = reward.loss(params, CONFIG, longer, jax.random.key(1))
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+
+
+def test_masked_pairs_change_nothing(params: chex.ArrayTree) -> None:
+    batch = make_batch()
+    some = dataclasses.replace(batch, weight=batch.weight.at[:, 3:].set(0))
+    other = dataclasses.replace(some, chosen=some.chosen.at[:, 3:].set(1))
+    np.testing.assert_allclose(
+        reward.loss(params, CONFIG, some, jax.random.key(1))[0],
+        reward.loss(params, CONFIG, other, jax.random.key(1))[0],
+        rtol=1e-6,
+    )
+
+
+def test_bradley_terry_of_the_evidence_heads_in_float64(params: chex.ArrayTree) -> None:
+    """With one evidence head and dead text heads the loss is the mean of -log sigmoid(r_a - r_b)."""
+    config = dataclasses.replace(
+        CONFIG, evidence_heads=1, scalar_heads=1, dropout_heads=0, gaussian_heads=0, kl_weight=0.0
+    )
+    start = reward.init(jax.random.key(2), config)
+    start = start | {"heads": jnp.zeros_like(start["heads"])}
+    batch = make_batch()
+    value, _ = reward.loss(start, config, batch, jax.random.key(0))
+    scores = np.asarray(jax.vmap(lambda b: reward._table_scores(start, config, b))(batch), np.float64)[:, 1]
+    scores = np.concatenate([scores, np.zeros((B, 1))], axis=1)
+    margins = [
+        s[c] - s[r]
+        for s, chosen, rejected in zip(scores, batch.chosen, batch.rejected, strict=True)
+        for c, r in zip(chosen, rejected, strict=True)
+    ]
+    expected = (np.mean([np.log1p(np.exp(-m)) for m in margins]) + np.log(2)) / 2
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_start_gets_no_gradient_and_drift_is_zero_there(params: chex.ArrayTree) -> None:
+    batch = make_batch()
+    grads = jax.grad(lambda p: reward.loss(p, CONFIG, batch, jax.random.key(0))[0])(params)
+    assert all(float(jnp.max(jnp.abs(g))) == 0 for g in jax.tree.leaves(grads["start"]))
+    assert any(float(jnp.max(jnp.abs(g))) > 0 for g in jax.tree.leaves(grads["trunk"]))
+    assert float(reward.drift(params, CONFIG, batch.response[:, 0])) == pytest.approx(0, abs=1e-6)
+    moved = params | {"trunk": jax.tree.map(lambda x: x * 1.1, params["trunk"])}
+    assert float(reward.drift(moved, CONFIG, batch.response[:, 0])) > 1e-4
+    restarted = reward.restart(moved)
+    assert float(reward.drift(restarted, CONFIG, batch.response[:, 0])) == pytest.approx(0, abs=1e-6)
+
+
+def test_stochastic_members_vary_with_the_key_and_deterministic_ones_do_not(params: chex.ArrayTree) -> None:
+    batch = one(make_batch())
+    first = reward.member_scores(params, CONFIG, batch, jax.random.key(1))
+    second = reward.member_scores(params, CONFIG, batch, jax.random.key(2))
+    same = np.isclose(first, second).all(axis=1)
+    fixed = 1 + CONFIG.evidence_heads + CONFIG.scalar_heads
+    assert same[:fixed].all()
+    assert not same[fixed:].any()
+
+
+def test_learns_the_preferences_from_text_and_from_evidence(params: chex.ArrayTree) -> None:
+    optimiser = optax.adam(1e-2)
+    batch = make_batch()
+
+    @jax.jit
+    def step(params, state, key):
+        (_, metrics), grads = jax.value_and_grad(reward.loss, has_aux=True)(params, CONFIG, batch, key)
+        updates, state = optimiser.update(grads, state)
+        return optax.apply_updates(params, updates), state, metrics
+
+    state = optimiser.init(params)
+    for key in jax.random.split(jax.random.key(3), 60):
+        params, state, metrics = step(params, state, key)
+    assert float(metrics["accuracy"]) == 1
+    assert float(metrics["text_accuracy"]) > 0.9
+    value, spread = reward.score(params, CONFIG, one(batch), jnp.ones(CONFIG.members), None)
+    assert float(value[0, 0]) > 0 > float(value[1, 0])
+    assert spread.shape == (K, 1)
+
+
+def test_scale_is_the_running_root_mean_square() -> None:
+    scores = jnp.stack([jnp.full((2, 3), 2.0), jnp.full((2, 3), 4.0)], axis=1)
+    mask = jnp.array([[1, 1, 0], [1, 0, 0]], bool)
+    scale = reward.update_scale(jnp.ones(2), scores, mask, 0.5)
+    np.testing.assert_allclose(scale, np.sqrt([0.5 * 1 + 0.5 * 4, 0.5 * 1 + 0.5 * 16]), rtol=1e-6)
+
+
+def test_language_loss_of_a_uniform_model(params: chex.ArrayTree) -> None:
+    flat = params | {"trunk": params["trunk"] | {"embedding": jnp.zeros_like(params["trunk"]["embedding"])}}
+    value, _ = reward.language_loss(flat, CONFIG, make_batch().response[:, 0])
+    np.testing.assert_allclose(value, np.log(MODEL.vocab_size), rtol=1e-5)
