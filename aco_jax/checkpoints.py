@@ -1,9 +1,10 @@
 """Checkpoints that notice damage: the one door to orbax.
 
-A step holds the leaves of the state as arrays, in order, and beside them what they are called, their
-shapes, types and SHA-256, and the caller's own JSON. Everything is checked on restore; a step that does not
-hold what was saved is passed over, with a warning, for the step before. Typed PRNG keys are stored as
-their key data. Replicated or sharded arrays must be addressable by the saving process.
+A step is a folder: the leaves of the state as arrays, written by orbax, and `record.json`, written last,
+with the caller's own JSON, what the leaves are called, their shapes and types, and the SHA-256 of every
+file. All of it is checked before orbax reads an array, since orbax takes flipped bytes for the truth; a step
+that is not what was saved is passed over, with a warning, for the step before. Typed PRNG keys are stored
+as key data.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from aco_jax.data.records import InputError
 logger = logging.getLogger(__name__)
 Leaves = dict[str, Any]
 
+_RECORD = "record.json"
+
 
 class DamageError(Exception):
     """A step does not hold what was saved."""
@@ -33,19 +36,18 @@ class DamageError(Exception):
 def save(folder: Path, step: int, state: Any, meta: Any = None, keep: int = 3) -> None:
     """Writes step `step`, deletes all but the newest `keep`, and any later steps (of an abandoned run).
 
-    `state` is any pytree of arrays (jax or NumPy) and typed keys; `meta` is anything JSON can hold.
+    `state` is any pytree of arrays (jax or NumPy), numbers and typed keys; `meta` is anything JSON can hold.
     """
     leaves = _leaves(state)
-    record = {"meta": meta, "leaves": {name: _describe(leaf) for name, leaf in leaves.items()}}
-    record["sha256"] = _digest(json.dumps(record, sort_keys=True).encode())
     with _manager(folder, keep) as manager:
         for old in manager.all_steps():
             if old >= step:
                 manager.delete(old)
         arrays = ocp.args.StandardSave(_numbered(leaves))
-        manager.save(
-            step, args=ocp.args.Composite(state=arrays, record=ocp.args.JsonSave(record)), force=True
-        )
+        manager.save(step, args=ocp.args.Composite(state=arrays), force=True)
+    if jax.process_index() == 0:
+        shapes = {name: _shape_and_type(leaf) for name, leaf in leaves.items()}
+        _write_record(Path(folder) / str(step), {"meta": meta, "leaves": shapes})
 
 
 def restore(folder: Path, template: Any) -> tuple[int, Any, Any] | None:
@@ -58,66 +60,72 @@ def restore(folder: Path, template: Any) -> tuple[int, Any, Any] | None:
     found = steps(folder)
     for step in reversed(found):
         try:
-            state, meta = _restore(folder, step, template)
+            record = _read_record(Path(folder) / str(step))
         except DamageError as error:
             logger.warning("warning: %s: step %d is damaged (%s), going back", folder, step, error)
         else:
-            return step, state, meta
+            return step, _restore(folder, step, record["leaves"], template), record["meta"]
     if found:
-        raise InputError(
-            f"{folder}: all steps ({', '.join(map(str, found))}) are damaged, expected one whole"
-        )
+        damaged = ", ".join(map(str, found))
+        raise InputError(f"{folder}: all steps ({damaged}) are damaged, expected one whole")
     return None
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps that were written to the end, oldest first; whether they are damaged is not looked at."""
+    """The steps in the folder, oldest first; whether they are damaged is not looked at."""
     if not Path(folder).is_dir():
         return []
     with _manager(folder, keep=None) as manager:
         return sorted(manager.all_steps())
 
 
-def _restore(folder: Path, step: int, template: Any) -> tuple[Any, Any]:
-    record = _read_record(folder, step)
-    wanted = _leaves(template)
-    _check_structure(folder, step, record["leaves"], wanted)
-    with _manager(folder, keep=None) as manager:
-        arrays = ocp.args.StandardRestore(_numbered(wanted, as_template=True))
-        try:
-            read = manager.restore(step, args=ocp.args.Composite(state=arrays))["state"]
-        except Exception as error:  # what a broken file raises depends on where it is broken
-            raise DamageError(_one_line(error)) from None
-    found = {name: read.get(str(number), leaf) for number, (name, leaf) in enumerate(wanted.items())}
-    for name, leaf in found.items():
-        if _describe(leaf) != record["leaves"][name]:
-            raise DamageError(f"{name} has changed since it was saved")
-    leaves = [_like(leaf, old) for leaf, old in zip(found.values(), jax.tree.leaves(template), strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), record["meta"]
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    content = json.dumps({**record, "files": _digests(folder)}, sort_keys=True)
+    unfinished = folder / f"{_RECORD}.tmp"
+    unfinished.write_text(_digest(content.encode()) + "\n" + content, encoding="utf-8")
+    unfinished.replace(folder / _RECORD)
 
 
-def _read_record(folder: Path, step: int) -> dict[str, Any]:
-    with _manager(folder, keep=None) as manager:
-        try:
-            record = dict(
-                manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-            )
-            digest = record.pop("sha256")
-        except Exception as error:  # as above
-            raise DamageError(_one_line(error)) from None
-    if digest != _digest(json.dumps(record, sort_keys=True).encode()):
-        raise DamageError("its record has changed since it was saved")
+def _read_record(folder: Path) -> dict[str, Any]:
+    if not (folder / _RECORD).is_file():
+        raise DamageError(f"no {_RECORD}: it was not written to the end")
+    digest, _, content = (folder / _RECORD).read_bytes().partition(b"\n")
+    if digest != _digest(content).encode():
+        raise DamageError(f"{_RECORD} has changed")
+    record = json.loads(content)
+    found = _digests(folder)
+    for name, expected in record["files"].items():
+        if found.get(name) != expected:
+            raise DamageError(f"{name} {'has changed' if name in found else 'is missing'}")
     return record
 
 
-def _check_structure(folder: Path, step: int, saved: dict[str, Any], wanted: Leaves) -> None:
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(_RECORD))
+    return {path.relative_to(folder).as_posix(): _digest(path.read_bytes()) for path in files}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _restore(folder: Path, step: int, saved: dict[str, str], template: Any) -> Any:
+    wanted = _leaves(template)
+    _check_structure(folder, step, saved, wanted)
+    arrays = ocp.args.StandardRestore({name: _abstract(leaf) for name, leaf in _numbered(wanted).items()})
+    with _manager(folder, keep=None) as manager:
+        read = manager.restore(step, args=ocp.args.Composite(state=arrays)).state
+    olds, structure = jax.tree.flatten(template)
+    found = [read.get(str(number), leaf) for number, leaf in enumerate(wanted.values())]
+    return structure.unflatten([_like(leaf, old) for leaf, old in zip(found, olds, strict=True)])
+
+
+def _check_structure(folder: Path, step: int, saved: dict[str, str], wanted: Leaves) -> None:
     for name in dict.fromkeys([*wanted, *saved]):
         here = _shape_and_type(wanted[name]) if name in wanted else "nothing"
-        there = f"{saved[name]['dtype']}{saved[name]['shape']}" if name in saved else "nothing"
+        there = saved.get(name, "nothing")
         if here != there:
-            raise InputError(
-                f"{folder}, step {step}: {name} is {there}, expected {here}; another config made it"
-            )
+            raise InputError(f"{folder}, step {step}: {name} is {there}, expected {here}")
 
 
 def _leaves(tree: Any) -> Leaves:
@@ -146,10 +154,9 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _numbered(leaves: Leaves, as_template: bool = False) -> dict[str, Any]:
-    """Names are free text, so files are numbered; an array without elements has no file."""
-    numbered = {str(number): leaf for number, leaf in enumerate(leaves.values()) if leaf.size}
-    return {k: _abstract(leaf) for k, leaf in numbered.items()} if as_template else numbered
+def _numbered(leaves: Leaves) -> Leaves:
+    """Names are free text, so arrays are saved by number; one without elements is not saved at all."""
+    return {str(number): leaf for number, leaf in enumerate(leaves.values()) if leaf.size}
 
 
 def _abstract(leaf: Any) -> Any:
@@ -158,22 +165,8 @@ def _abstract(leaf: Any) -> Any:
     return leaf
 
 
-def _describe(leaf: Any) -> dict[str, Any]:
-    array = np.ascontiguousarray(leaf)
-    return {"dtype": str(array.dtype), "shape": list(np.shape(leaf)), "sha256": _digest(array.tobytes())}
-
-
 def _shape_and_type(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 200 else text[:200] + "..."
 
 
 @contextmanager

@@ -21,28 +21,24 @@ class Moments(NamedTuple):
     count: jax.Array
 
 
+# NaN with a payload, -0, a denormal number, infinity
+ODD = np.array([0x7FC00001, 0x80000000, 0x00000001, 0x7F800000], np.uint32).view(np.float32)
+COUNTS = np.arange(6, dtype=np.uint64).reshape(2, 3)
+
+
 def make_state(seed=0):
     key = jax.random.key(seed)
-    kernel, scale = jax.random.normal(key, (3, 4)), jnp.full((5,), 1 / 3, jnp.bfloat16)
-    counts = np.arange(6, dtype=np.uint64).reshape(2, 3)
-    # NaN with a payload, -0, a denormal number, infinity
-    odd = np.array(
-        [0x7FC00001, 0x80000000, 0x00000001, 0x7F800000], np.uint32
-    )  # NaN payload, -0, denormal, inf
     return {
         "params": {
             "dense/kernel": jax.random.normal(key, (3, 4)),
             "scale": jnp.full((5,), 1 / 3, jnp.bfloat16),
         },
-        "moments": Moments(jnp.asarray(odd.view(np.float32)), jnp.array(seed, jnp.int32)),
+        "moments": Moments(jnp.asarray(ODD), jnp.array(seed, jnp.int32)),
         "key": jax.random.fold_in(key, 1),
         "keys": jax.random.split(jax.random.key(seed, impl="rbg"), 3),
         "mask": jnp.array([True, False]),
         "int8": jnp.array([-128, 127], jnp.int8),
-        "host": {
-            "counts": np.arange(6, dtype=np.uint64).reshape(2, 3) + seed,
-            "loss": np.array(0.1, np.float64),
-        },
+        "host": {"counts": COUNTS + np.uint64(seed), "loss": np.array(0.1, np.float64)},
         "empty": jnp.zeros((0, 3)),
         "position": 7 + seed,
         "rate": 0.1,
@@ -60,9 +56,8 @@ def as_bytes(tree):
     return [one(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def files_of(folder: Path, step: int, part: str = "state"):
-    """The large files of a step's arrays: what holds the numbers."""
-    return [path for path in (folder / str(step) / part).rglob("*") if path.is_file() and path.stat().st_size]
+def files_of(folder: Path, step: int):
+    return sorted(path for path in (folder / str(step)).rglob("*") if path.is_file() and path.stat().st_size)
 
 
 def flip(path: Path, position: int) -> None:
@@ -125,13 +120,14 @@ def test_shardings_are_the_templates(tmp_path):
     assert as_bytes(back[1]) == as_bytes({"w": values, "v": values, "keys": keys})
 
 
-@pytest.mark.parametrize("part", ["state", "record"])
+@pytest.mark.parametrize("part", ["state", "record.json"])
 @pytest.mark.parametrize("damage", ["truncate", "remove", "flip"])
 def test_goes_back_over_a_damaged_step(tmp_path, caplog, part, damage):
     states = [{"w": jax.random.normal(jax.random.key(step), (64, 16))} for step in range(3)]
     for step, state in enumerate(states):
         checkpoints.save(tmp_path, step, state, {"step": step})
-    largest = max(files_of(tmp_path, 2, part), key=lambda path: path.stat().st_size)
+    files = [path for path in files_of(tmp_path, 2) if part in path.parts]
+    largest = max(files, key=lambda path: path.stat().st_size)
     if damage == "truncate":
         largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     elif damage == "remove":
@@ -149,24 +145,22 @@ def test_goes_back_over_a_damaged_step(tmp_path, caplog, part, damage):
     assert "\n" not in message
 
 
-def test_no_flipped_byte_is_taken_for_the_truth(tmp_path, caplog):
-    """Wherever a byte of the newest step flips, what comes back is what was saved."""
+def test_no_flipped_byte_is_taken_for_the_truth(tmp_path):
+    """Wherever a byte of the newest step flips, the step before comes back as it was saved."""
     states = [{"w": jnp.full((8, 8), float(step))} for step in range(2)]
     for step, state in enumerate(states):
         checkpoints.save(tmp_path, step, state, {"step": step})
-    went_back = 0
-    for path in files_of(tmp_path, 1) + files_of(tmp_path, 1, "record"):
+    for path in files_of(tmp_path, 1):
         original = path.read_bytes()
-        for position in np.linspace(0, len(original) - 1, 4).astype(int):
+        for position in np.linspace(0, len(original) - 1, 3).astype(int):
             flip(path, position)
             found = checkpoints.restore(tmp_path, states[0])
             assert found is not None
-            step, restored, meta = found
-            assert meta == {"step": step}
-            assert as_bytes(restored) == as_bytes(states[step]), (path, position)
-            went_back += step == 0
+            assert found[0] == found[2]["step"] == 0, (path, position)
             path.write_bytes(original)
-    assert went_back > 10
+    found = checkpoints.restore(tmp_path, states[0])
+    assert found is not None
+    assert as_bytes(found[1]) == as_bytes(states[1])
 
 
 def test_all_damaged_is_an_error(tmp_path):

@@ -96,11 +96,6 @@ def give_reason(
 ) -> tuple[chex.Array, chex.Array]:
     """Samples a reason made of the source's own tokens: tokens [B, T] and log-probability [B] (nats)."""
 
-    def allowed(tokens: chex.Array) -> chex.Array:
-        # The leading action token and the separator are no facts.
-        facts = jnp.where(tokens == config.sep, 0, tokens).at[0].set(0)
-        return sequences.vocabulary_mask(facts, config.model.vocab_size, (config.eos,))
-
     return generate.generate(
         params,
         config.model,
@@ -110,7 +105,7 @@ def give_reason(
         length=config.reason_length,
         key=key,
         temperature=temperature,
-        allowed=jax.vmap(allowed)(source),
+        allowed=_facts(config, source),
     )
 
 
@@ -137,7 +132,9 @@ def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) ->
     exact = jax.vmap(policy_gradient.exact_policy_loss)(log_pi, advantages, batch.valid, jnp.ones_like(ratio))
     kl = mean(jax.vmap(divergence.kl_categorical)(batch.old_log_pi, log_pi, batch.valid))
     entropy = mean(jax.vmap(policy_gradient.entropy)(log_pi, batch.valid))
-    log_reason, _ = transformer.sequence_log_prob(params, config.model, batch.reason_source, batch.reason)
+    log_reason, _ = transformer.sequence_log_prob(
+        params, config.model, batch.reason_source, batch.reason, _facts(config, batch.reason_source)
+    )
     reason = jnp.mean(
         jax.vmap(policy_gradient.reinforce_loss)(jnp.sum(log_reason, axis=-1), batch.reason_advantage)
     )
@@ -149,3 +146,10 @@ def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) ->
         + config.reason_weight * reason
     )
     return total, {"kl": kl, "entropy": entropy, "ratio": mean(ratio)}
+
+
+def _facts(config: Config, source: chex.Array) -> chex.Array:
+    """The tokens a reason may use, [B, 1, V] bool: the source's, but for the action and the separator."""
+    facts = jnp.where(source == config.sep, 0, source).at[:, 0].set(0)
+    mask = jax.vmap(lambda row: sequences.vocabulary_mask(row, config.model.vocab_size, (config.eos,)))(facts)
+    return mask[:, None, :]

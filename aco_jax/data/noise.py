@@ -16,10 +16,11 @@ from aco_jax.data.tokens import Special
 Row = dict[str, str]
 
 _PRICE = re.compile(r"price|cost|msrp|amount|usd|eur", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\S+")
 _MEASURE = re.compile(
-    r"(?P<number>\d+(?:\.\d+)?)[ -]?(?P<unit>inch(?:es)?|in|\"|''|cm|mm|kg|lbs?|oz|g|gb|tb|mb|w|watts?|v|volts?|"
-    r"ft|feet|m|ml|l|litres?|liters?|hours?|hrs?|pack|pcs|pieces)(?![\w])",
+    r"(?P<number>\d+(?:\.\d+)?)[ -]?(?P<unit>inch(?:es)?|in|\"|''|cm|mm|kg|lbs?|oz|g|gb|tb|mb|"
+    r"w|watts?|v|volts?|ft|feet|m|ml|l|litres?|liters?|hours?|hrs?|pack|pcs|pieces)(?![\w])",
     re.IGNORECASE,
 )
 _SPELLINGS = (
@@ -187,11 +188,10 @@ def _reword(
 
 
 def _drop(rng: np.random.Generator, words: list[str], strength: float) -> list[str]:
-    numbers = sum(_has_digit(word) for word in words)
-    spare, kept = numbers // 2, []
-    for word in words:
-        fact = _has_digit(word)
-        gone = rng.random() < (0.15 if fact else 0.35) * strength and (not fact or spare > 0)
+    facts = [_has_digit(word) for word in words]
+    spare, kept = sum(facts) // 2, []
+    for word, fact, draw in zip(words, facts, rng.random(len(words)).tolist(), strict=True):
+        gone = draw < (0.15 if fact else 0.35) * strength and (not fact or spare > 0)
         spare -= fact and gone
         if not gone:
             kept.append(word)
@@ -236,7 +236,7 @@ def _words(row: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _has_digit(word: str) -> bool:
-    return any(sign.isdigit() for sign in word)
+    return _DIGIT.search(word) is not None
 
 
 def _is_code(word: str) -> bool:

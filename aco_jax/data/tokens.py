@@ -102,13 +102,13 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """V: text and specials."""
-        return self.backend.get_vocab_size() + self.special.count
+        text = self.backend.get_vocab_size() if self.offset else self.special.first
+        return text + self.special.count
 
     def encode_lists(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without bos and eos."""
-        found = (
-            encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        )
+        batch = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        found = (encoding.ids for encoding in batch)
         if self.offset:
             return [[i + self.offset for i in ids] for ids in found]
         return [[i or self.special.first for i in ids] for ids in found]
@@ -187,7 +187,7 @@ def from_pretrained(path: str | Path) -> Tokenizer:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a tokenizer's")
     backend = _plain(_from_file(folder) if (folder / "tokenizer.json").is_file() else _convert(folder))
-    return Tokenizer(backend, Special.at(backend.get_vocab_size()), 0)
+    return Tokenizer(backend, Special.at(max(backend.get_vocab().values()) + 1), 0)
 
 
 def encode_rows(
@@ -204,9 +204,8 @@ def encode_rows(
     special = tokenizer.special
     tables = [table] * len(rows) if isinstance(table, int) else table
     present = [[j for j, column in enumerate(columns) if row.get(column)] for row in rows]
-    values = tokenizer.encode_lists(
-        [row[columns[j]] for row, js in zip(rows, present, strict=True) for j in js]
-    )
+    texts = [row[columns[j]] for row, js in zip(rows, present, strict=True) for j in js]
+    values = tokenizer.encode_lists(texts)
     found, at = [], 0
     for number, js in zip(tables, present, strict=True):
         parts = values[at : at + len(js)]

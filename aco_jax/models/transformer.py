@@ -9,7 +9,7 @@ Both its pointer and the cross-attention see, as additive features, whether a so
 token, and whether the one before it does: copying a run of rare tokens is then a matter of a few weights
 (the circuit that Olsson et al. 2022 found grown in trained models, given here from the start).
 
-Where variants go: positions enter in `Transformer._read` alone, norms are made by `_norm` alone, and every attention
+Where variants go: positions enter in `Transformer._read` alone, norms are made by `norm` alone, and every attention
 takes an additive bias `[B, H, T, S]`, so a relative-position bias is one more summand of it.
 Positions are absolute from the left and padding (token 0) stands on the right, so padding never changes a value.
 """
@@ -24,10 +24,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from aco_jax.models import layers
+from aco_jax.models.layers import NEVER, PAD
 from aco_jax.types import Params
-
-PAD = 0
-NEVER = -1e9  # a logit that is never chosen, finite so that gradients stay finite
 
 Cache = dict[str, chex.ArrayTree]
 
@@ -163,14 +162,14 @@ class Transformer(nn.Module):
         )
         if c.encoder_layers:
             self.encoder_position = self.param("encoder_position", positions, (c.max_length, c.width))
-            self.encoder = [_Layer(c, cross=False) for _ in range(c.encoder_layers)]
-            self.encoder_norm = _norm()
+            self.encoder = [layers.Layer(c, cross=False) for _ in range(c.encoder_layers)]
+            self.encoder_norm = layers.norm()
         if c.decoder_layers:
             self.decoder_position = self.param("decoder_position", positions, (c.max_length, c.width))
-            self.decoder = [_Layer(c, cross=c.encoder_layers > 0) for _ in range(c.decoder_layers)]
-            self.decoder_norm = _norm()
+            self.decoder = [layers.Layer(c, cross=c.encoder_layers > 0) for _ in range(c.decoder_layers)]
+            self.decoder_norm = layers.norm()
         if c.copy and c.decoder_layers and c.encoder_layers:
-            self.pointer = _Pointer(c)
+            self.pointer = layers.Pointer(c)
 
     def __call__(self, source: chex.Array, inputs: chex.Array) -> chex.Array:
         """Touches every parameter once; `init` is its only caller."""
@@ -182,34 +181,29 @@ class Transformer(nn.Module):
 
     def encode(self, tokens: chex.Array, train: bool = False) -> chex.Array:
         x = self._read(tokens, self.encoder_position[: tokens.shape[1]])
-        bias = _bias(tokens != PAD)
+        bias = jnp.where(tokens != PAD, 0.0, NEVER)[:, None, None]
         for layer in self.encoder:
             x = layer(x, bias, train=train)
         return self.encoder_norm(x)
 
     def decode(
-        self,
-        inputs: chex.Array,
-        memory: chex.Array | None,
-        source: chex.Array | None,
-        train: bool = False,
+        self, inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None, train: bool = False
     ) -> chex.Array:
         x = self._read(inputs, self.decoder_position[: inputs.shape[1]])
         causal = jnp.where(jnp.tri(inputs.shape[1], dtype=bool), 0.0, NEVER)[None, None]
-        bias, match = _source_view(inputs, memory, source)
+        view = _view(inputs, memory, source)
         for layer in self.decoder:
             cross = None if memory is None else layer.cross_keys(memory)
-            x = layer(x, causal, cross, bias, match, train=train)
+            x = layer(x, causal, cross, view, train=train)
         return self.decoder_norm(x)
 
     def log_probs(
         self, hidden: chex.Array, inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None
     ) -> chex.Array:
         vocab = jax.nn.log_softmax(self._logits(hidden))
-        if memory is None or not self.config.copy:
+        if memory is None or source is None or not self.config.copy:
             return vocab
-        bias, match = _source_view(inputs, memory, source)
-        return self._mix(vocab, *self.pointer(hidden, self.pointer.keys(memory), bias, match), source)
+        return self._mix(vocab, hidden, self.pointer.keys(memory), inputs, source)
 
     def target_log_prob(
         self,
@@ -223,19 +217,21 @@ class Transformer(nn.Module):
         logits = self._logits(hidden)
         normaliser = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - normaliser
-        held = None
+        held = jnp.zeros_like(chosen)
         if allowed is not None:
             held = jax.nn.logsumexp(jnp.where(allowed, logits, NEVER), axis=-1) - normaliser
-        if memory is None or not self.config.copy:
-            return chosen if held is None else chosen - held
-        bias, match = _source_view(inputs, memory, source)
-        copies, gate = self.pointer(hidden, self.pointer.keys(memory), bias, match)
-        mixed = _gated(chosen, copies, gate, targets[:, :, None] == source[:, None, :])
-        if allowed is None or held is None:
+        if memory is None or source is None or not self.config.copy:
+            return chosen - held
+        view = layers.view_of(inputs, source)
+        copies, gate = self.pointer(hidden, self.pointer.keys(memory), view)
+        same = targets[:, :, None] == source[:, None, :]
+        mixed = layers.mixture(chosen, layers.gather(copies, same), gate)
+        if allowed is None:
             return mixed
-        at = jnp.broadcast_to(source[:, None, :], copies.shape)
-        full = jnp.broadcast_to(allowed, (*copies.shape[:2], allowed.shape[-1]))
-        return mixed - _gated(held, copies, gate, jnp.take_along_axis(full, at, axis=-1))
+        rows = jnp.broadcast_to(allowed, (source.shape[0], *allowed.shape[1:]))
+        at = jnp.broadcast_to(source[:, None], (source.shape[0], rows.shape[1], source.shape[1]))
+        copyable = jnp.take_along_axis(rows, at, axis=-1)
+        return mixed - layers.mixture(held, layers.gather(copies, copyable), gate)
 
     def start(self, memory: chex.Array | None, source: chex.Array | None, rows: int, length: int) -> Cache:
         c = self.config
@@ -243,25 +239,24 @@ class Transformer(nn.Module):
         cache: Cache = {"own": [(empty, empty) for _ in self.decoder]}
         if memory is not None:
             cache |= {"cross": [layer.cross_keys(memory) for layer in self.decoder], "source": source}
-        if memory is not None and c.copy:
-            cache["pointer"] = self.pointer.keys(memory)
+            if c.copy:
+                cache["pointer"] = self.pointer.keys(memory)
         return cache
 
     def step(self, token: chex.Array, index: chex.Array, cache: Cache) -> tuple[chex.Array, Cache]:
-        inputs = token[:, None]
+        inputs, source = token[:, None], cache.get("source")
         x = self._read(inputs, jax.lax.dynamic_slice_in_dim(self.decoder_position, index, 1))
         past = jnp.where(jnp.arange(cache["own"][0][0].shape[1]) <= index, 0.0, NEVER)[None, None, None]
-        source = cache.get("source")
-        bias, match = _source_view(inputs, source, source)
+        view = None if source is None else layers.view_of(inputs, source)
         own = []
         for number, layer in enumerate(self.decoder):
             cross = None if source is None else cache["cross"][number]
-            x, kept = layer.step(x, cache["own"][number], index, past, cross, bias, match)
+            x, kept = layer.step(x, cache["own"][number], index, past, cross, view)
             own.append(kept)
         hidden, cache = self.decoder_norm(x), cache | {"own": own}
         vocab = jax.nn.log_softmax(self._logits(hidden))
         if "pointer" in cache:
-            vocab = self._mix(vocab, *self.pointer(hidden, cache["pointer"], bias, match), source)
+            vocab = self._mix(vocab, hidden, cache["pointer"], inputs, source)
         return vocab[:, 0], cache
 
     def _read(self, tokens: chex.Array, positions: chex.Array) -> chex.Array:
@@ -271,184 +266,19 @@ class Transformer(nn.Module):
         flat = hidden.reshape(-1, hidden.shape[-1])  # one matrix product; a batched one is slower on a CPU
         return (flat @ self.embedding.T).reshape(*hidden.shape[:-1], -1)
 
-    def _mix(self, vocab: chex.Array, copies: chex.Array, gate: chex.Array, source: chex.Array) -> chex.Array:
-        # Measured on a CPU: adding whole columns by row is ten times faster than a product with one-hot rows.
-        empty = jnp.zeros((self.config.vocab_size, copies.shape[1]))
-        add = jax.vmap(lambda mass, ids: empty.at[ids].add(mass.T).T)
-        copied = add(jnp.exp(copies), source)
-        return jnp.logaddexp(
-            jax.nn.log_sigmoid(gate)[..., None] + vocab,
-            jax.nn.log_sigmoid(-gate)[..., None] + jnp.log(jnp.maximum(copied, 1e-30)),
-        )
-
-
-class _Layer(nn.Module):
-    """Self-attention, cross-attention where there is a memory, feed-forward: each added to its input."""
-
-    config: Config
-    cross: bool
-
-    def setup(self) -> None:
-        self.own_norm, self.own = _norm(), _Attention(self.config)
-        if self.cross:
-            self.cross_norm, self.memory = _norm(), _Attention(self.config)
-            self.match = self.param("match", _match_init, (2, self.config.heads))
-        self.mlp_norm, self.mlp = _norm(), _Mlp(self.config)
-        self.drop = nn.Dropout(self.config.dropout)
-
-    def __call__(
-        self,
-        x: chex.Array,
-        own_bias: chex.Array,
-        cross: tuple[chex.Array, chex.Array] | None = None,
-        cross_bias: chex.Array | None = None,
-        match: chex.Array | None = None,
-        train: bool = False,
+    def _mix(
+        self, vocab: chex.Array, hidden: chex.Array, keys: chex.Array, inputs: chex.Array, source: chex.Array
     ) -> chex.Array:
-        normed = self.own_norm(x)
-        x = x + self.drop(self.own(normed, *self.own.keys(normed), own_bias), deterministic=not train)
-        return self._rest(x, cross, cross_bias, match, train)
-
-    def step(
-        self,
-        x: chex.Array,
-        kept: tuple[chex.Array, chex.Array],
-        index: chex.Array,
-        own_bias: chex.Array,
-        cross: tuple[chex.Array, chex.Array] | None,
-        cross_bias: chex.Array | None,
-        match: chex.Array | None,
-    ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
-        normed = self.own_norm(x)
-        k, v = (
-            jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1)
-            for old, new in zip(kept, self.own.keys(normed), strict=True)
-        )
-        x = x + self.own(normed, k, v, own_bias)
-        return self._rest(x, cross, cross_bias, match, False), (k, v)
-
-    def cross_keys(self, memory: chex.Array) -> tuple[chex.Array, chex.Array]:
-        return self.memory.keys(memory)
-
-    def _rest(
-        self,
-        x: chex.Array,
-        cross: tuple[chex.Array, chex.Array] | None,
-        cross_bias: chex.Array | None,
-        match: chex.Array | None,
-        train: bool,
-    ) -> chex.Array:
-        if cross is not None:
-            bias = cross_bias
-            if match is not None:
-                bias = bias + _weigh(match, self.match[:, None, :, None, None])
-            x = x + self.drop(self.memory(self.cross_norm(x), *cross, bias), deterministic=not train)
-        return x + self.drop(self.mlp(self.mlp_norm(x)), deterministic=not train)
+        copies, gate = self.pointer(hidden, keys, layers.view_of(inputs, source))
+        return layers.mixture(vocab, layers.scatter(copies, source, self.config.vocab_size), gate[..., None])
 
 
-class _Attention(nn.Module):
-    """Multi-head attention whose keys and values are made apart, so that they can be kept."""
-
-    config: Config
-
-    def setup(self) -> None:
-        self.query, self.key, self.value, self.out = (_dense(self.config.width) for _ in range(4))
-
-    def keys(self, x: chex.Array) -> tuple[chex.Array, chex.Array]:
-        return self._split(self.key(x)), self._split(self.value(x))
-
-    def __call__(self, x: chex.Array, k: chex.Array, v: chex.Array, bias: chex.Array) -> chex.Array:
-        q = self._split(self.query(x)) / math.sqrt(self.config.width // self.config.heads)
-        weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k) + bias, axis=-1)
-        return self.out(jnp.einsum("bhts,bshd->bthd", weights, v).reshape(x.shape))
-
-    def _split(self, x: chex.Array) -> chex.Array:
-        return x.reshape(*x.shape[:-1], self.config.heads, -1)
-
-
-class _Mlp(nn.Module):
-    config: Config
-
-    @nn.compact
-    def __call__(self, x: chex.Array) -> chex.Array:
-        wide = _dense(self.config.mlp_width, name="up")(x)
-        return _dense(self.config.width, name="down")(jnp.square(jax.nn.relu(wide)))
-
-
-class _Pointer(nn.Module):
-    """Where in the source the next token stands, and whether it is copied at all."""
-
-    config: Config
-
-    def setup(self) -> None:
-        self.query, self.key = _dense(self.config.width), _dense(self.config.width)
-        self.follow = nn.Dense(2, kernel_init=nn.initializers.zeros, bias_init=_follow_init)
-        self.gate = nn.Dense(
-            1, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.constant(self.config.gate)
-        )
-
-    def keys(self, memory: chex.Array) -> chex.Array:
-        return self.key(memory)
-
-    def __call__(
-        self, hidden: chex.Array, keys: chex.Array, bias: chex.Array, match: chex.Array | None
-    ) -> tuple[chex.Array, chex.Array]:
-        """-> log-probabilities over the source [B, T, S], and the gate's logit [B, T]."""
-        scores = jnp.einsum("btd,bsd->bts", self.query(hidden), keys) / math.sqrt(self.config.width)
-        if match is not None:
-            scores = (
-                scores + _weigh(match, jnp.moveaxis(self.follow(hidden), -1, 0)[:, :, None, :, None])[:, 0]
-            )
-        valid = bias[:, 0] == 0.0
-        empty = jnp.logical_not(jnp.any(valid, axis=-1))
-        gate = jnp.where(empty, -NEVER, self.gate(hidden)[..., 0])
-        return jax.nn.log_softmax(scores + bias[:, 0], axis=-1), gate
-
-
-def _gated(chosen: chex.Array, copies: chex.Array, gate: chex.Array, at: chex.Array) -> chex.Array:
-    copied = jax.nn.logsumexp(jnp.where(at, copies, NEVER), axis=-1)
-    return jnp.logaddexp(jax.nn.log_sigmoid(gate) + chosen, jax.nn.log_sigmoid(-gate) + copied)
-
-
-def _source_view(
-    inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None
-) -> tuple[chex.Array | None, chex.Array | None]:
-    """-> bias [B, 1, 1, S] over the memory and match [2, B, 1, T, S]: this input precedes, or is, the source token."""
+def _view(inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None) -> layers.View | None:
     if memory is None:
-        return None, None
+        return None
     if source is None:
-        return jnp.zeros((memory.shape[0], 1, 1, memory.shape[1])), None
-    both = jnp.stack([jnp.pad(source[:, :-1], ((0, 0), (1, 0))), source])
-    return _bias(source != PAD), inputs[None, :, None, :, None] == both[:, :, None, None, :]
-
-
-def _weigh(match: chex.Array, weights: chex.Array) -> chex.Array:
-    """Match [2, B, 1, T, S] and weights [2, B or 1, H or 1, T or 1, 1] -> bias [B, H or 1, T, S]."""
-    return jnp.where(match[0], weights[0], 0.0) + jnp.where(match[1], weights[1], 0.0)
-
-
-def _bias(mask: chex.Array) -> chex.Array:
-    return jnp.where(mask, 0.0, NEVER)[:, None, None, :]
-
-
-def _norm() -> nn.RMSNorm:
-    return nn.RMSNorm(epsilon=1e-6)
-
-
-def _dense(features: int, name: str | None = None) -> nn.Dense:
-    return nn.Dense(features, use_bias=False, name=name)
-
-
-def _match_init(key: chex.PRNGKey, shape: tuple[int, int]) -> chex.Array:
-    """Even heads look at what followed the current token, odd heads at the token itself."""
-    del key
-    even = jnp.arange(shape[1]) % 2 == 0
-    return 2.0 * jnp.stack([even, ~even]).astype(jnp.float32)
-
-
-def _follow_init(key: chex.PRNGKey, shape: tuple[int], dtype: chex.ArrayDType = jnp.float32) -> chex.Array:
-    del key, shape
-    return jnp.array([3.0, 0.0], dtype)
+        return layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
+    return layers.view_of(inputs, source)
 
 
 def _apply(

@@ -116,7 +116,7 @@ def test_kl_is_zero_at_the_old_policy_and_its_weight_holds_back(params: chex.Arr
 
 
 def test_learns_the_best_valid_action(params: chex.ArrayTree) -> None:
-    batch = make_batch(params)
+    batch = dataclasses.replace(make_batch(params), advantage=jnp.zeros(3))
     optimiser = optax.adam(1e-2)
 
     @jax.jit
@@ -146,7 +146,8 @@ def test_reason_tokens_get_the_gradient_of_their_advantage(params: chex.ArrayTre
     batch = dataclasses.replace(make_batch(params), advantage=jnp.zeros(3))
 
     def log_prob(p: chex.ArrayTree) -> chex.Array:
-        value, _ = transformer.sequence_log_prob(p, MODEL, batch.reason_source, batch.reason)
+        allowed = actor._facts(CONFIG, batch.reason_source)
+        value, _ = transformer.sequence_log_prob(p, MODEL, batch.reason_source, batch.reason, allowed)
         return jnp.sum(value, axis=1)
 
     before = log_prob(params)

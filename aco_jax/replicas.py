@@ -1,0 +1,96 @@
+"""Replicas: each learns on its own anchors; a merge is the parameter server.
+
+One body for a laptop and for a pod: a round is written for one replica and mapped over the leading axis R, whose
+shards lie on the devices of a mesh. The means and sums of the merge are the only communication.
+
+Sources: McMahan et al. 2017, Communication-Efficient Learning (local SGD); Mnih et al. 2016, A3C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from aco_jax import learner, replay, transitions
+from aco_jax.ops import values
+from aco_jax.types import Metrics
+
+AXIS = "replica"
+
+Round = Callable[[learner.State, chex.ArrayTree, chex.ArrayTree], tuple[learner.State, Metrics]]
+
+
+def make_mesh(replicas: int) -> Mesh:
+    """A mesh of as many devices as divide the replicas evenly."""
+    devices = jax.devices()
+    count = max(n for n in range(1, min(replicas, len(devices)) + 1) if replicas % n == 0)
+    return jax.make_mesh((count,), (AXIS,), devices=devices[:count], axis_types=(AxisType.Auto,))
+
+
+def start(state: learner.State, replicas: int, key: chex.PRNGKey) -> learner.State:
+    """R copies of one state, each with its own key: leaves [R, ..]."""
+    copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (replicas, *x.shape)), state)
+    return copies.replace(key=jax.random.split(key, replicas))
+
+
+def place(tree: chex.ArrayTree, mesh: Mesh, axis: str | None = AXIS) -> chex.ArrayTree:
+    """Puts leaves [R, ..] onto the mesh, one shard a device; whole onto every device with `axis` None."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(axis)))
+
+
+def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
+    """Compiles one round: `merge_every` local steps and a merge.
+
+    Args:
+        step: (state, batch, tables) -> (state, metrics), for one replica.
+        merge: state -> state, run under the axis name; means over replicas happen here only.
+        mesh: where the replicas lie.
+
+    Returns:
+        a function of the state [R, ..] (donated), batches [R, merge_every, ..] and tables, which all replicas share,
+        that gives the state and the metrics, means over steps and replicas.
+    """
+
+    def one(state: learner.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
+        state, metrics = jax.lax.scan(lambda s, b: step(s, b, tables), state, batches)
+        return merge(state), metrics
+
+    mapped = jax.vmap(one, in_axes=(0, 0, None), axis_name=AXIS)
+    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+
+    @partial(jax.jit, donate_argnums=0, in_shardings=(split, split, whole), out_shardings=(split, whole))
+    def run(state: learner.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
+        state, metrics = mapped(state, batches, tables)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return run
+
+
+def merge(state: learner.State, config: learner.Config) -> learner.State:
+    """What one replica does at the end of a round, under the axis name.
+
+    Parameters, optimiser moments, targets and old policies by mean; counts by the sum of their increments; the
+    replay and the key stay local, only its numbers are exchanged.
+    """
+    averaged = jax.tree.map(_mean, state.averaged)
+    state = state.replace(averaged=averaged)
+    counts = transitions.merge(state.transitions, jax.lax.psum(state.transitions.increment, AXIS))
+    state = state.replace(transitions=counts, shards=replay.exchange(state.replay, AXIS))
+    return learner.after_merge(state, config)
+
+
+def first(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """The first replica's leaves, [R, ..] -> [..] on the host: after a merge all that is averaged is equal."""
+    return jax.tree.map(lambda x: np.asarray(x[0]), tree)
+
+
+def _mean(x: chex.Array) -> chex.Array:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x  # step counters, the same everywhere
+    return jax.lax.pmean(x, AXIS)
