@@ -117,7 +117,7 @@ def _restore(folder: Path, step: int, saved: dict[str, str], template: Any) -> A
         read = manager.restore(step, args=ocp.args.Composite(state=arrays)).state
     olds, structure = jax.tree.flatten(template)
     found = [read.get(str(number), leaf) for number, leaf in enumerate(wanted.values())]
-    return structure.unflatten([_like(leaf, old) for leaf, old in zip(found, olds, strict=True)])
+    return jax.tree.unflatten(structure, [_like(leaf, old) for leaf, old in zip(found, olds, strict=True)])
 
 
 def _check_structure(folder: Path, step: int, saved: dict[str, str], wanted: Leaves) -> None:

@@ -30,7 +30,7 @@ class GeneratorConfig:
     """The built-in catalogues: `shops` tables of about `size` records; `difficulty` in [0, 1]."""
 
     shops: int = bounded(3, 2, 8)
-    size: int = bounded(300, 20, 100_000)
+    size: int = bounded(300, 8, 100_000)
     difficulty: float = bounded(0.5, 0, 1)
 
 
@@ -40,7 +40,7 @@ class DataConfig:
 
     `path` is a folder of tables; where it is empty the generator's catalogues are written to W/data and
     read from there. `tables` names the tables to read, () means the reader's default. `relations` () means
-    the one relation `same`.
+    the generator's own or, for a folder, the one relation `same`.
     """
 
     path: str = ""
@@ -87,6 +87,18 @@ def to_dict(config: Any) -> Any:
     return config
 
 
+def open_run(config: Any, workdir: Path) -> Dataset:
+    """The records that `config.data` names, and a workdir that is this config's own. Raises InputError.
+
+    Nothing is written before the tables have been read, or into another config's workdir.
+    """
+    if (workdir / FILE).exists():
+        claim(workdir, config)
+    dataset = load(config.data, workdir, config.seed)
+    claim(workdir, config)
+    return dataset
+
+
 def claim(workdir: Path, config: Any) -> None:
     """Writes the config into a new workdir; an old one must have been made with the same config.
 
@@ -94,10 +106,7 @@ def claim(workdir: Path, config: Any) -> None:
     """
     ours = to_dict(config)
     if not (workdir / FILE).exists():
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{workdir}: {error.strerror}, expected a folder to write to") from None
+        _writable(workdir)
         (workdir / FILE).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
         return
     theirs = _read_json(workdir)
@@ -123,13 +132,22 @@ def load(data: DataConfig, workdir: Path, seed: int) -> Dataset:
             raise InputError("config.data.path: empty, expected a folder of tables (--config.data.path=DIR)")
         folder = data_folder(data, workdir)
         if not folder.exists():
+            _writable(workdir)
             catalogue.generate(seed, **dataclasses.asdict(data.generator)).write(folder)
     return load_folder(data, data_folder(data, workdir))
 
 
 def load_folder(data: DataConfig, folder: Path) -> Dataset:
     """The tables of any folder, read with the relations and the names of tables of the config."""
-    return records.read_folder(folder, data.tables or None, data.relations or records.SAME)
+    default = records.SAME if data.path else catalogue.RELATIONS
+    return records.read_folder(folder, data.tables or None, data.relations or default)
+
+
+def _writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{workdir}: {error.strerror}, expected a folder to write to") from None
 
 
 def _value(hint: Any, value: Any, place: str) -> Any:

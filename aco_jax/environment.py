@@ -1,14 +1,13 @@
-"""The decision process: an anchor's ranked candidates are walked down, and a relation is stated for each or none.
+"""The decision process: an anchor's ranked candidates are walked down, a relation or none stated for each.
 
-An episode is one anchor. The candidate at hand is the unvisited visible one of best order. Actions, for Y relations:
+An episode is one anchor. The candidate at hand is the visible one of best order that was not yet decided.
+Actions, for Y relations:
   0 .. Y - 1  state relation a + 1 for the candidate at hand and move on
   Y      NONE     state nothing for it and move on
   Y + 1  READ     reveal its reading and stay; charged by the token
   Y + 2  REWRITE  make the next row of candidates visible; charged
   Y + 3  STOP     end the episode, free of charge
-The state is what is known of the candidate at hand, in bins. Which actions are valid follows from the state's number
-alone, since the target of Q knows nothing else. A state has one of three stages: a candidate at hand, nothing at
-hand but rows to reveal, ended.
+The state is what is known of the candidate at hand, in bins (`ops.states`).
 
 All functions are per anchor and pure, `play` apart, which takes B anchors.
 """
@@ -17,78 +16,40 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
-from aco_jax.ops import binning, policy_gradient
-from aco_jax.types import UNKNOWN, Transition
+from aco_jax.ops import policy_gradient, states
+from aco_jax.types import UNKNOWN, UNRELATED, Transition
 
 Policy = Callable[[chex.Array, chex.PRNGKey], tuple[chex.Array, chex.Array]]
 """State numbers [B] and a key -> actions [B] int32 and their probabilities mu [B]."""
 
-BINNED = ("posterior", "reading", "reverse", "reward", "spread", "validity", "null_mass", "position", "several")
-FACTORS = ("relation", "taken", "rewrites", *BINNED)
-RAW = ("stage", "revealed", *FACTORS)  # columns of a raw observation
-AT_HAND, EXHAUSTED, ENDED = 0, 1, 2  # stages
-_CERTAIN = 4.6  # logit of 0.99: edges beyond it would part what nobody decides differently
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Costs in units of the reward, and the number of bins of each factor; 1 leaves a factor out."""
+    """Costs are in units of the reward."""
 
-    relations: int = 1  # Y; the likeliest relation of the candidate is a factor of Y values
-    max_steps: int = 48  # T; longer episodes are truncated, and bootstrapped
+    bins: states.Config
+    max_steps: int = 48  # T; a longer walk is truncated, and its value bootstrapped
     discount: float = 0.99
     step_cost: float = 0.01  # of every action but STOP
     token_cost: float = 0.002  # of a token read
     rewrite_cost: float = 0.1
-    posterior: int = 6  # an edge stands at probability 0.5
-    reading: int = 4  # hidden, and at least one bin where it is revealed
-    taken: int = 2  # partners taken so far: none, .. , taken - 1 or more
-    reverse: int = 3
-    rewrites: int = 2  # rows left to reveal: none, .. , rewrites - 1 or more
-    reward: int = 3  # an edge stands at 0, the worth of NONE
-    spread: int = 1
-    validity: int = 1
-    null_mass: int = 1  # the chance that no visible candidate left is a partner
-    position: int = 1  # candidates decided so far
-    several: int = 1  # the estimated share of records with several partners
 
     def __post_init__(self) -> None:
-        if min(self.reading, self.rewrites) < 2 or min(self.sizes) < 1 or self.max_steps < 1:
-            raise ValueError(f"reading and rewrites need 2 bins, all else 1, max_steps 1: {self}")
-        if self.state_count > 4096 or sum(self.token_sizes) > 80 or len(self.token_sizes) > 16:
-            raise ValueError(f"{self.state_count} states, {sum(self.token_sizes)} tokens: at most 4096 and 80")
+        if self.max_steps < 1 or not 0 <= self.discount <= 1:
+            raise ValueError(f"max_steps of at least 1 and a discount in [0, 1] are expected: {self}")
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Bins of each of FACTORS."""
-        return (self.relations, *(getattr(self, name) for name in FACTORS[1:]))
-
-    @property
-    def token_sizes(self) -> tuple[int, ...]:
-        """Values of each of the n state tokens: the stage, then the factors that are not left out."""
-        return (3, *(size for size in self.sizes if size > 1))
-
-    @property
-    def action_count(self) -> int:
-        return self.relations + 4
-
-    @property
-    def terminal(self) -> int:
-        """The number of the ended state, the last one."""
-        return math.prod(self.sizes) + self.taken
-
-    @property
-    def state_count(self) -> int:
-        return self.terminal + 1
+    def actions(self) -> tuple[int, int, int, int]:
+        """The numbers of NONE, READ, REWRITE and STOP; smaller ones state a relation."""
+        first = self.bins.relations
+        return first, first + 1, first + 2, first + 3
 
 
 @struct.dataclass
@@ -129,50 +90,20 @@ class EnvState:
 class Observation:
     """What is known of the candidate at hand."""
 
-    raw: chex.Array  # [len(RAW)] float32
-    factors: chex.Array  # [n] int32, bins as read by actor and critic
+    raw: chex.Array  # [len(states.RAW)] float32
+    factors: chex.Array  # [n] int32, `states.factors`
     state: chex.Array  # [] int32 in [0, S)
 
 
 @struct.dataclass
-class Edges:
-    """The inner edges of each factor's bins, [bins - 1]; of the reading [bins - 2]: hidden is a bin of its own."""
-
-    posterior: chex.Array  # logits
-    reading: chex.Array
-    reverse: chex.Array
-    reward: chex.Array
-    spread: chex.Array
-    validity: chex.Array
-    null_mass: chex.Array
-    position: chex.Array
-    several: chex.Array
-
-
-@struct.dataclass
 class Episode:
-    """B walks of at most T steps. After the last step of a walk the mask is False and its return is unchanged."""
+    """B walks of at most T steps. After a walk's last step the mask is False, reward and discount are 0."""
 
     transition: Transition  # [B, T]
-    raw_tm1: chex.Array  # [B, T, len(RAW)] float32
-    raw_t: chex.Array  # [B, T, len(RAW)] float32
+    raw_tm1: chex.Array  # [B, T, len(states.RAW)] float32
+    raw_t: chex.Array  # [B, T, len(states.RAW)] float32
     mask: chex.Array  # [B, T] bool
     final: EnvState  # [B]: decision, tokens, steps, ended
-
-
-def config_for(relations: int, limit: int = 900, **changes: float) -> Config:
-    """The config with the default bins made fewer, in a fixed order, until there are at most `limit` states.
-
-    The counts of transitions are dense, S * A * S integers, so S is kept to hundreds.
-    """
-    coarser = ({}, {"reverse": 2}, {"reward": 2}, {"reward": 1}, {"reading": 3}, {"posterior": 4}, {"reverse": 1})
-    bins: dict[str, int] = {}
-    for fewer in coarser:
-        bins |= fewer
-        sizes = {name: bins.get(name, getattr(Config, name)) for name in FACTORS[1:]}
-        if relations * math.prod(sizes.values()) < limit:
-            break
-    return dataclasses.replace(Config(relations, **bins), **changes)
 
 
 def reset(problem: Problem) -> EnvState:
@@ -207,7 +138,7 @@ def step(
     Returns:
       the next state, r_t, and discount_t: 0 where the walk ended, not where it was truncated.
     """
-    none, read, rewrite, stop = config.relations + np.arange(4)
+    none, read, rewrite, stop = config.actions
     place, present = current(problem, state)
     decides = present & (action <= none)
     reveals = present & (action == read) & ~state.revealed[place]
@@ -215,7 +146,7 @@ def step(
     tokens = jnp.where(reveals, problem.tokens[place], 0)
     relation = jnp.where(action == none, 0, action + 1)
     decision = state.decision.at[place].set(jnp.where(decides, relation, state.decision[place]))
-    stated = problem.reward[place, jnp.minimum(action, config.relations - 1)]
+    stated = problem.reward[place, jnp.minimum(action, none - 1)]
     reward = (
         jnp.where(decides & (action < none), stated, 0.0)
         - jnp.where(action == stop, 0.0, config.step_cost)
@@ -230,20 +161,20 @@ def step(
         tokens=state.tokens + tokens,
         ended=state.ended | (action == stop),
     )
-    moved = moved.replace(ended=moved.ended | ~jnp.any(_unvisited(problem, moved)))
+    moved = dataclasses.replace(moved, ended=moved.ended | ~jnp.any(_unvisited(problem, moved)))
     return moved, reward, jnp.where(moved.ended, 0.0, config.discount)
 
 
-def observe(config: Config, edges: Edges, problem: Problem, state: EnvState) -> Observation:
+def observe(config: Config, edges: states.Edges, problem: Problem, state: EnvState) -> Observation:
     """What is known of the candidate at hand, raw, in bins, and as a state number."""
     raw = _raw(problem, state)
-    number = state_id(config, edges, raw)
-    return Observation(raw=raw, factors=state_tokens(config, number), state=number)
+    number = states.number(config.bins, edges, raw)
+    return Observation(raw=raw, factors=states.factors(config.bins, number), state=number)
 
 
 def play(
     config: Config,
-    edges: Edges,
+    edges: states.Edges,
     problem: Problem,
     policy: Policy,
     key: chex.PRNGKey,
@@ -257,37 +188,13 @@ def play(
       problem: leaves [B, ..].
       policy: states [B] and a key -> actions and probabilities [B].
       key: consumed.
-      state: where to go on, [B], if not at the start. An anchor that wants a reading that is not `ready` takes no
-        further step: compute it, and play on from `final`.
+      state: where to go on, [B], if not at the start. An anchor that wants a reading which is not `ready`
+        takes no further step: compute it, and play on from `final`.
     """
-    observing = jax.vmap(functools.partial(observe, config, edges))
-
-    def body(
-        carry: tuple[EnvState, Observation], key: chex.PRNGKey
-    ) -> tuple[tuple[EnvState, Observation], tuple[Transition, chex.Array, chex.Array, chex.Array]]:
-        state, seen = carry
-        action, mu = policy(seen.state, key)
-        live = ~jax.vmap(functools.partial(_rests, config))(problem, state, action)
-        moved, reward, discount = jax.vmap(functools.partial(step, config))(problem, state, action)
-        moved = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(live, new, old), moved, state)
-        then = observing(problem, moved)
-        names = jax.vmap(functools.partial(_named, config))(problem, state, action)
-        transition = Transition(
-            s_tm1=seen.state,
-            a_tm1=action.astype(jnp.int32),
-            r_t=jnp.where(live, reward, 0.0),
-            discount_t=jnp.where(live, discount, 0.0),
-            s_t=then.state,
-            mu_tm1=mu,
-            anchor=problem.anchor,
-            record=jnp.where(live, names, -1),
-            query=problem.query,
-        )
-        return (moved, then), (transition, seen.raw, then.raw, live)
-
     start = jax.vmap(reset)(problem) if state is None else state
-    keys = jax.random.split(key, config.max_steps)
-    (final, _), steps = jax.lax.scan(body, (start, observing(problem, start)), keys)
+    first = jax.vmap(functools.partial(observe, config, edges))(problem, start)
+    body = functools.partial(_walk, config, edges, problem, policy)
+    (final, _), steps = jax.lax.scan(body, (start, first), jax.random.split(key, config.max_steps))
     transition, raw_tm1, raw_t, mask = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)
     return Episode(transition=transition, raw_tm1=raw_tm1, raw_t=raw_t, mask=mask, final=final)
 
@@ -304,7 +211,7 @@ def add_terminal_reward(episode: Episode, share: chex.Array) -> Episode:
     last = jnp.max(jnp.where(episode.mask, jnp.arange(length)[None], -1), axis=1)
     extra = jnp.where(jnp.arange(length)[None] == last[:, None], share[:, None], 0.0)
     steps = episode.transition
-    return episode.replace(transition=steps.replace(r_t=steps.r_t + extra))
+    return dataclasses.replace(episode, transition=dataclasses.replace(steps, r_t=steps.r_t + extra))
 
 
 def shift_null(problem: Problem, shift: chex.Array) -> Problem:
@@ -313,6 +220,101 @@ def shift_null(problem: Problem, shift: chex.Array) -> Problem:
     def lowered(p: chex.Array) -> chex.Array:
         return jax.nn.sigmoid(_logit(p) - shift)
 
-    return problem.replace(
-        posterior=lowered(problem.posterior), posterior_read=lowered(problem.posterior_read)
+    return dataclasses.replace(
+        problem, posterior=lowered(problem.posterior), posterior_read=lowered(problem.posterior_read)
     )
+
+
+def _walk(
+    config: Config,
+    edges: states.Edges,
+    problem: Problem,
+    policy: Policy,
+    carry: tuple[EnvState, Observation],
+    key: chex.PRNGKey,
+) -> tuple[tuple[EnvState, Observation], tuple[Transition, chex.Array, chex.Array, chex.Array]]:
+    """One step of B walks; those that rest stay as they are."""
+    state, seen = carry
+    action, mu = policy(seen.state, key)
+    live = ~jax.vmap(functools.partial(_rests, config))(problem, state, action)
+    moved, reward, discount = jax.vmap(functools.partial(step, config))(problem, state, action)
+    moved = jax.tree.map(lambda new, old: jax.vmap(jnp.where)(live, new, old), moved, state)
+    then = jax.vmap(functools.partial(observe, config, edges))(problem, moved)
+    named = jax.vmap(functools.partial(_named, config))(problem, state, action)
+    transition = Transition(
+        s_tm1=seen.state,
+        a_tm1=action.astype(jnp.int32),
+        r_t=jnp.where(live, reward, 0.0),
+        discount_t=jnp.where(live, discount, 0.0),
+        s_t=then.state,
+        mu_tm1=mu,
+        anchor=problem.anchor,
+        record=jnp.where(live, named, -1),
+        query=problem.query,
+    )
+    return (moved, then), (transition, seen.raw, then.raw, live)
+
+
+def _unvisited(problem: Problem, state: EnvState) -> chex.Array:
+    """[L] bool, in rows still hidden too."""
+    return problem.valid & (state.decision == UNKNOWN)
+
+
+def _rows_left(problem: Problem, state: EnvState) -> chex.Array:
+    """How many rows lie below the visible ones, up to the last that holds a candidate."""
+    last = jnp.max(jnp.where(problem.valid, problem.row, 0))
+    return jnp.maximum(last - state.shown, 0)
+
+
+def _rests(config: Config, problem: Problem, state: EnvState, action: chex.Array) -> chex.Array:
+    """Whether no step is taken: the walk is over, or wants a reading that is not there yet."""
+    place, present = current(problem, state)
+    unread = present & ~state.revealed[place] & ~problem.ready[place]
+    return over(config, state) | (unread & (action == config.actions[1]))
+
+
+def _named(config: Config, problem: Problem, state: EnvState, action: chex.Array) -> chex.Array:
+    """The record that an action speaks of, -1 where it names none."""
+    place, present = current(problem, state)
+    return jnp.where(present & (action <= config.actions[1]), problem.record[place], -1)
+
+
+def _raw(problem: Problem, state: EnvState) -> chex.Array:
+    """One number for each of `states.RAW`; 0 where the stage does not have it."""
+    place, present = current(problem, state)
+    revealed = state.revealed[place] & present
+    posterior = jnp.where(state.revealed[:, None], problem.posterior_read, problem.posterior)
+    relation = jnp.argmax(posterior[place])
+    visible = _unvisited(problem, state) & (problem.row <= state.shown)
+    absent = jnp.where(visible, jnp.log1p(-_inside(jnp.max(posterior, axis=1))), 0.0)
+    candidate = {
+        "revealed": revealed,
+        "relation": relation,
+        "posterior": _logit(posterior[place, relation]),
+        "reading": jnp.where(revealed, problem.reading[place], 0.0),
+        "reverse": problem.reverse[place],
+        "reward": problem.reward[place, relation],
+        "spread": problem.spread[place],
+        "validity": problem.validity[place],
+        "null_mass": jnp.exp(jnp.sum(absent)),
+    }
+    stage = jnp.where(state.ended, states.ENDED, jnp.where(present, states.AT_HAND, states.EXHAUSTED))
+    walk = {
+        "taken": jnp.count_nonzero(state.decision > UNRELATED),
+        "rewrites": _rows_left(problem, state),
+        "position": jnp.count_nonzero(state.decision != UNKNOWN),
+        "several": problem.shares[1],
+    }
+    known = {name: jnp.where(present, value, 0) for name, value in candidate.items()}
+    known |= {name: jnp.where(state.ended, 0, value) for name, value in walk.items()} | {"stage": stage}
+    return jnp.stack([known[name].astype(jnp.float32) for name in states.RAW])
+
+
+def _logit(p: chex.Array) -> chex.Array:
+    inside = _inside(p)
+    return jnp.log(inside) - jnp.log1p(-inside)
+
+
+def _inside(p: chex.Array) -> chex.Array:
+    """A probability whose logit is finite."""
+    return jnp.clip(p, 1e-6, 1 - 1e-6)

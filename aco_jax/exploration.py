@@ -14,7 +14,7 @@ from aco_jax.ops import values
 
 
 def epsilon_from_entropy(entropy: chex.Array, reachable: chex.Array) -> chex.Array:
-    """The first epsilon: mean of the normalised row entropies over reachable (s, a); 1 where none is reachable.
+    """The first epsilon: mean normalised row entropy of the reachable (s, a), 1 where none is reachable.
 
     Args:
       entropy: [S, A] in [0, 1], 1 at unseen rows.
@@ -70,9 +70,7 @@ def greedy(policy: chex.Array, valid: chex.Array) -> tuple[chex.Array, chex.Arra
     return values.masked_argmax(policy, valid), jnp.ones((), jnp.float32)
 
 
-def noisy_shift(
-    key: chex.PRNGKey, mean: chex.Array, scale: chex.Numeric
-) -> tuple[chex.Array, chex.Array]:
+def noisy_shift(key: chex.PRNGKey, mean: chex.Array, scale: chex.Numeric) -> tuple[chex.Array, chex.Array]:
     """The continuous action, a shift of the NULL logit: mean + scale * noise, and its log-density (nats).
 
     Args:

@@ -2,9 +2,9 @@
 
 Schaul et al. 2016, Prioritized Experience Replay, eq. 1, section 3.4 and appendix B.2.1.
 
-The tree is a heap: node 1 is the root, node i has the children 2i and 2i + 1, item j is the leaf `leaves + j`.
-Every touched ancestor is recomputed from its two children: adding differences instead would drift, and after the
-priorities have shrunk the drift outweighs what is left.
+The tree is a heap: node 1 is the root, node i has children 2i and 2i + 1, item j is the leaf `leaves + j`.
+Every touched ancestor is recomputed from its two children: adding differences instead would drift, and after
+the priorities have shrunk the drift outweighs what is left.
 
 A shard is one replica's replay. Shards draw equally many items each, so item i of a shard has the probability
 P(i) = p_i^e / (R * sum of its shard's p^e).
@@ -12,6 +12,7 @@ P(i) = p_i^e / (R * sum of its shard's p^e).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import chex
@@ -87,9 +88,7 @@ def init(capacity: int, factors: int, exponent: float = 0.6, offset: float = 1e-
     )
 
 
-def add(
-    state: State, items: Transition, raw_tm1: chex.Array, raw_t: chex.Array, mask: chex.Array
-) -> State:
+def add(state: State, items: Transition, raw_tm1: chex.Array, raw_t: chex.Array, mask: chex.Array) -> State:
     """Writes the unmasked items at the greatest priority held, 1 in an empty replay.
 
     Args:
@@ -111,7 +110,8 @@ def add(
     highest = jnp.max(state.tree[state.tree.shape[0] // 2 :])
     entry = jnp.where(state.size > 0, highest, 1.0)
     count = jnp.count_nonzero(mask)
-    return state.replace(
+    return dataclasses.replace(
+        state,
         items=jax.tree.map(write, state.items, items),
         raw_tm1=write(state.raw_tm1, raw_tm1),
         raw_t=write(state.raw_t, raw_t),
@@ -130,7 +130,7 @@ def sample(
 ) -> tuple[Transition, chex.Array, chex.Array]:
     """Draws items in proportion to p^e, one from each of `batch` equal strata of the sum.
 
-    The importance weights (N P(i))^-b / max_j (N P(j))^-b = (min_j P(j) / P(i))^b: the number N of valid items cancels.
+    Importance weights (N P(i))^-b / max_j (N P(j))^-b are (min_j P(j) / P(i))^b: N, of valid items, cancels.
 
     Args:
       state: to draw from.
@@ -140,8 +140,8 @@ def sample(
       shards: the newest `exchange`; without it the replay is the only shard.
 
     Returns:
-      items with leaves [batch], indices [batch] int32, and importance weights [batch] in [0, 1], all 0 where the
-      replay is empty.
+      items with leaves [batch], indices [batch] int32, and importance weights [batch] in [0, 1], all 0 where
+      the replay is empty.
     """
     shards = exchange(state) if shards is None else shards
     strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
@@ -167,7 +167,9 @@ def set_priorities(state: State, indices: chex.Array, td_error: chex.Array, mask
     chex.assert_rank([indices, td_error, mask], 1)
     held = state.tree[state.tree.shape[0] // 2 + indices] > 0
     priority = (jnp.abs(td_error) + state.offset) ** state.exponent
-    return state.replace(tree=_set(state.tree, indices, priority, mask & held & jnp.isfinite(priority)))
+    return dataclasses.replace(
+        state, tree=_set(state.tree, indices, priority, mask & held & jnp.isfinite(priority))
+    )
 
 
 def exchange(state: State, axis_name: str | None = None) -> Shards:
@@ -187,9 +189,8 @@ def recode(state: State, encode: Callable[[chex.Array], chex.Array]) -> State:
       state: the replay.
       encode: raw observations [Z, n] -> state ids [Z].
     """
-    return state.replace(
-        items=state.items.replace(s_tm1=encode(state.raw_tm1), s_t=encode(state.raw_t)),
-    )
+    items = dataclasses.replace(state.items, s_tm1=encode(state.raw_tm1), s_t=encode(state.raw_t))
+    return dataclasses.replace(state, items=items)
 
 
 def _set(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: chex.Array) -> chex.Array:
@@ -209,7 +210,7 @@ def _set(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: chex.Array
 
 
 def _descend(tree: chex.Array, mass: chex.Array) -> chex.Array:
-    """The leaf in which each cumulated mass falls, [batch] -> [batch]; never an empty one while the root is not 0."""
+    """The item in which each cumulated mass falls, [batch] -> [batch]; one that is there if any is."""
     leaves = tree.shape[0] // 2
 
     def down(_: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:

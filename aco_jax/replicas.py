@@ -18,7 +18,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aco_jax import learner, replay, transitions
-from aco_jax.ops import values
 from aco_jax.types import Metrics
 
 AXIS = "replica"

@@ -1,13 +1,16 @@
 """What was seen to follow what: counts of transitions, and the smoothed model made of them.
 
-P(s' given s, a) = (N(s, a, s') + c / |S|) / (N(s, a) + c): the posterior mean under a symmetric Dirichlet prior
-of total mass c. Adding 1 to each of thousands of next states would drown the counts; here the mass is shared.
+P(s' given s, a) = (N(s, a, s') + c / |S|) / (N(s, a) + c): the posterior mean under a symmetric Dirichlet
+prior of total mass c. Adding 1 to each of thousands of next states would drown the counts;
+here the mass is shared.
 
 The counts that all replicas agreed on and those gathered since are kept apart, so that a merge adds every
 replica's increment once.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import chex
 import jax
@@ -35,13 +38,11 @@ def init(states: int, actions: int) -> State:
     )
 
 
-def observe(
-    state: State, s_tm1: chex.Array, a_tm1: chex.Array, s_t: chex.Array, mask: chex.Array
-) -> State:
+def observe(state: State, s_tm1: chex.Array, a_tm1: chex.Array, s_t: chex.Array, mask: chex.Array) -> State:
     """Counts each unmasked (s, a, s'), all [n]."""
     chex.assert_rank([s_tm1, a_tm1, s_t, mask], 1)
     seen = mask.astype(state.increment.dtype)
-    return state.replace(increment=state.increment.at[s_tm1, a_tm1, s_t].add(seen))
+    return dataclasses.replace(state, increment=state.increment.at[s_tm1, a_tm1, s_t].add(seen))
 
 
 def merge(state: State, increments: chex.Array) -> State:
@@ -49,9 +50,7 @@ def merge(state: State, increments: chex.Array) -> State:
     return State(merged=state.merged + increments, increment=jnp.zeros_like(state.increment))
 
 
-def probabilities(
-    state: State, s: chex.Array, a: chex.Array, smoothing: chex.Numeric = 1.0
-) -> chex.Array:
+def probabilities(state: State, s: chex.Array, a: chex.Array, smoothing: chex.Numeric = 1.0) -> chex.Array:
     """P(. given s, a) [.., S] for s and a [..] under the smoothed model; an unseen row is 1 / |S|.
 
     Args:

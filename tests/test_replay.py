@@ -1,4 +1,4 @@
-"""The replay against a float64 oracle, the chi-square of its draws, and what must never happen to a sum tree."""
+"""The replay against a float64 oracle, the chi-square of its draws, what must never happen to a sum tree."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_random_operations_agree_with_a_float64_oracle(capacity: int) -> None:
         indices = rng.integers(0, capacity, 6)
         error = rng.normal(size=6) * 10.0 ** rng.integers(-3, 3, 6)
         kept = rng.random(6) < 0.8
-        state = set_priorities(state, jnp.asarray(indices), jnp.asarray(error, jnp.float32), jnp.asarray(kept))
+        state = set_priorities(
+            state, jnp.asarray(indices), jnp.asarray(error, jnp.float32), jnp.asarray(kept)
+        )
         for slot in set(indices[kept]):
             if slots[slot] is not None:
                 error_of_slot = np.abs(error[kept & (indices == slot)]).max()

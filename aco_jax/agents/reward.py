@@ -99,10 +99,15 @@ def score(params: Params, config: Config, batch: Preference, scale: chex.Array, 
     Returns:
         reward [K, Y] and spread [K, Y] (standard deviation over members), both unit-free.
     """
-    scores = member_scores(params, config, batch, key) / scale[:, None]
-    reward = jax.vmap(preference.ensemble_uncertainty_weighted, (1, None))(scores, config.spread_coefficient)
+    return combine(config, member_scores(params, config, batch, key), scale)
+
+
+def combine(config: Config, scores: chex.Array, scale: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """Reward and spread [K, Y] of the members' scores [E, K * Y], each divided by its scale [E]."""
+    scaled = scores / scale[:, None]
+    reward = jax.vmap(preference.ensemble_uncertainty_weighted, (1, None))(scaled, config.spread_coefficient)
     shape = (-1, config.relations)
-    return reward.reshape(shape), jnp.std(scores, axis=0).reshape(shape)
+    return reward.reshape(shape), jnp.std(scaled, axis=0).reshape(shape)
 
 
 def member_scores(params: Params, config: Config, batch: Preference, key: chex.PRNGKey | None) -> chex.Array:

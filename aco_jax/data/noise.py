@@ -19,10 +19,11 @@ _PRICE = re.compile(r"price|cost|msrp|amount|usd|eur", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"\S+")
 _MEASURE = re.compile(
-    r"(?P<number>\d+(?:\.\d+)?)[ -]?(?P<unit>inch(?:es)?|in|\"|''|cm|mm|kg|lbs?|oz|g|gb|tb|mb|"
-    r"w|watts?|v|volts?|ft|feet|m|ml|l|litres?|liters?|hours?|hrs?|pack|pcs|pieces)(?![\w])",
+    r"(?<![\w.])(?P<number>\d+(?:\.\d+)?)(?:[ -]?(?P<unit>inch(?:es)?|\"|''|cm|mm|kg|lbs?|oz|g|gb|tb|mb|"
+    r"w|watts?|v|volts?|ft|feet|m|ml|l|litres?|liters?|hours?|hrs?|pack|pcs|pieces)|(?P<close>in))(?!\w)",
     re.IGNORECASE,
 )
+_CHUNK = re.compile(_MEASURE.pattern + r"|\S+", re.IGNORECASE)  # a number is never parted from its unit
 _SPELLINGS = (
     ("inch", '"', "in", "inches"),
     ("kg", "kilograms"),
@@ -177,7 +178,7 @@ def _reword(
     if _PRICE.search(column) and re.fullmatch(r"\d+(\.\d+)?", text):
         return f"{float(text) * (1 + 0.1 * strength * rng.normal()):.2f}" if rng.random() < strength else text
     text = _MEASURE.sub(lambda found: _remeasure(rng, found, strength), text)
-    words = _drop(rng, text.split(), strength)
+    words = _drop(rng, [chunk.group() for chunk in _CHUNK.finditer(text)], strength)
     words = [_rewrite_word(rng, word, strength) for word in words]
     if len(words) > 2 and rng.random() < strength:
         i = int(rng.integers(1, len(words)))
@@ -217,7 +218,7 @@ def _rewrite_word(rng: np.random.Generator, word: str, strength: float) -> str:
 def _remeasure(rng: np.random.Generator, found: re.Match[str], strength: float) -> str:
     if rng.random() >= strength:
         return found.group()
-    unit = found["unit"].lower()
+    unit = (found["unit"] or found["close"]).lower()
     names = next((names for names in _SPELLINGS if unit in names), (unit,))
     number = found["number"]
     if names[0] in _CONVERSIONS and rng.random() < 0.4:

@@ -38,6 +38,10 @@ _CONCEPTS: dict[Wordings, int] = {
         )
     )
 }
+_TELLING = np.isin(
+    np.arange(len(_CONCEPTS)),
+    [_CONCEPTS[w] for group in (COLOURS, PACKS.values(), *(k.options for k in KINDS)) for w in group],
+)  # the wordings of facts that tell siblings apart: even odd shops mostly use the plain one
 _SLOTS = ("brand", "line", "noun", "measure", "option", "colour", "pack", "code")
 _LINE_FORMS = ("{} {}", "{}-{}", "{}{}", "{} mk {}")
 _OPTIONAL_COLUMNS = ("brand", "code", "department", "measure", "colour", "option", "pack", "text")
@@ -45,7 +49,7 @@ _OPTIONAL_COLUMNS = ("brand", "code", "department", "measure", "colour", "option
 
 @dataclass(frozen=True)
 class Product:
-    """One product. `series`, `measure`, `option`, `colour`, `pack` are its facts, by number or value.
+    """One product. `facts` are its series, measure, option, colour and pack, by number or value.
 
     `varying` names the facts in which it may differ from siblings of its `family`.
     """
@@ -54,11 +58,7 @@ class Product:
     family: int
     brand: Wordings
     line: str
-    series: int
-    measure: float
-    option: int
-    colour: int
-    pack: int
+    facts: dict[str, float]
     varying: tuple[str, ...]
     needed: tuple[str, ...]  # facts by which others are found to go with it
     code: str
@@ -73,6 +73,7 @@ class Style:
 
     name: str
     columns: dict[str, str]
+    more_columns: tuple[str, ...]  # of a later delivery
     slots: tuple[str, ...]
     habit: np.ndarray
     unit: int
@@ -90,16 +91,17 @@ def new_style(rng: np.random.Generator, name: str, number: int, difficulty: floa
     chosen = rng.choice(len(_OPTIONAL_COLUMNS) - 1, count - 1, replace=False)
     facts = ["title", *(_OPTIONAL_COLUMNS[i] for i in sorted(chosen)), "text", "price"]
     names = {fact: COLUMNS[fact][int(rng.integers(4)) if number else 0] for fact in (*facts, *COLUMNS)}
-    foreign = rng.random(len(_CONCEPTS)) < difficulty
+    foreign = rng.random(len(_CONCEPTS)) < np.where(_TELLING, 0.1, 0.3) * difficulty
     slots = [_SLOTS[i] for i in rng.permutation(len(_SLOTS))] if number else list(_SLOTS)
     return Style(
         name=name,
         columns={fact: names[fact] for fact in facts},
+        more_columns=(names["weight"], names["warranty"]),
         slots=tuple(slots),
         habit=np.where(foreign, rng.integers(0, 4, len(_CONCEPTS)), 0),
-        unit=int(rng.integers(5)) if rng.random() < difficulty else 0,
-        line=int(rng.integers(4)) if rng.random() < difficulty else 0,
-        code=int(rng.integers(4)) if rng.random() < difficulty else 0,
+        unit=int(rng.integers(5)) if rng.random() < 0.4 * difficulty else 0,
+        line=int(rng.integers(4)) if rng.random() < 0.4 * difficulty else 0,
+        code=int(rng.integers(4)) if rng.random() < 0.6 * difficulty else 0,
         brand=int(rng.integers(3)) if rng.random() < difficulty else 0,
         case=int(rng.integers(3)),
         price_factor=float(rng.uniform(0.95, 1.05)),
@@ -113,16 +115,18 @@ def describe(rng: np.random.Generator, product: Product, style: Style, difficult
     cells: dict[str, str] = dict.fromkeys(style.columns, "")
     text = _features(rng, product, style, difficulty)
     for fact, words in _facts(rng, product, style, difficulty).items():
-        in_column = fact in style.columns and rng.random() >= 0.25 * difficulty
+        in_column = fact in style.columns and rng.random() >= 0.2 * difficulty
         if in_column:
             cells[fact] = words
-        in_title = fact in ("line", "noun") or rng.random() < (0.5 if in_column else 0.7) * (1.0 - 0.3 * difficulty)
+        in_title = fact in ("line", "noun") or rng.random() < (0.5 if in_column else 0.7) * (
+            1.0 - 0.3 * difficulty
+        )
         if in_title:
             title[fact] = words
         elif not in_column:
             text.insert(int(rng.integers(len(text) + 1)), words)
     slots = list(style.slots)
-    if rng.random() < 0.4 * difficulty:
+    if rng.random() < 0.25 * difficulty:
         slots = [slots[i] for i in rng.permutation(len(slots))]
     cells["title"] = _slips(rng, " ".join(title[slot] for slot in slots if slot in title), difficulty)
     cells["text"] = _slips(rng, ", ".join(text), difficulty)
@@ -134,7 +138,9 @@ def describe(rng: np.random.Generator, product: Product, style: Style, difficult
     return {style.columns[fact]: _cased(style, fact, words) for fact, words in cells.items()}
 
 
-def describe_more(rng: np.random.Generator, product: Product, style: Style, difficulty: float) -> tuple[str, str]:
+def describe_more(
+    rng: np.random.Generator, product: Product, style: Style, difficulty: float
+) -> tuple[str, str]:
     """(weight, warranty) as the shop words them: what a later delivery adds."""
     weight = measure_text("kilogram", product.weight, style.unit)
     warranty = _say(rng, style, WARRANTIES[product.warranty], difficulty)
@@ -149,45 +155,54 @@ def measure_text(unit: str, value: float, form: int) -> str:
 
 
 def _facts(rng: np.random.Generator, product: Product, style: Style, difficulty: float) -> dict[str, str]:
+    known = product.facts
     said = {*product.varying, *product.needed, "measure", "line", "noun"}
-    unit = int(rng.integers(5)) if rng.random() < 0.4 * difficulty else style.unit
-    form = int(rng.integers(4)) if rng.random() < 0.3 * difficulty else style.line
-    alias = int(rng.integers(3)) if rng.random() < 0.3 * difficulty else style.brand
+    unit = int(rng.integers(5)) if rng.random() < 0.1 * difficulty else style.unit
+    form = int(rng.integers(4)) if rng.random() < 0.1 * difficulty else style.line
+    alias = int(rng.integers(3)) if rng.random() < 0.2 * difficulty else style.brand
     facts = {
         "brand": product.brand[alias],
-        "line": _LINE_FORMS[form].format(product.line, product.series),
+        "line": _LINE_FORMS[form].format(product.line, int(known["series"])),
         "noun": _say(rng, style, product.kind.nouns, difficulty),
-        "measure": measure_text(product.kind.unit, product.measure, unit),
-        "option": _say(rng, style, product.kind.options[product.option], difficulty),
-        "colour": _say(rng, style, COLOURS[product.colour], difficulty),
-        "pack": _say(rng, style, PACKS[product.pack], difficulty) if "pack" in said or product.pack > 1 else "",
+        "measure": measure_text(product.kind.unit, known["measure"], unit),
+        "option": _say(rng, style, product.kind.options[int(known["option"])], difficulty),
+        "colour": _say(rng, style, COLOURS[int(known["colour"])], difficulty),
+        "pack": _say(rng, style, PACKS[int(known["pack"])], difficulty) if "pack" in said else "",
     }
-    kept = {f: text for f, text in facts.items() if text and (f in said or rng.random() >= 0.1 + 0.4 * difficulty)}
-    if rng.random() < 0.9 - 0.6 * difficulty:
+    kept = {
+        f: text
+        for f, text in facts.items()
+        if text and (f in said or rng.random() >= 0.05 + 0.15 * difficulty)
+    }
+    if rng.random() < 0.95 - 0.15 * difficulty:
         kept["code"] = _code(rng, product.code, style, difficulty)
     return kept
 
 
 def _features(rng: np.random.Generator, product: Product, style: Style, difficulty: float) -> list[str]:
-    said = [_say(rng, style, f, difficulty) for f in product.kind.features if rng.random() < 0.8 - 0.3 * difficulty]
-    said += [filler for filler in style.fillers if rng.random() < 0.1 + 0.4 * difficulty]
+    said = [
+        _say(rng, style, f, difficulty)
+        for f in product.kind.features
+        if rng.random() < 0.9 - 0.3 * difficulty
+    ]
+    said += [filler for filler in style.fillers if rng.random() < 0.05 + 0.2 * difficulty]
     return [said[i] for i in rng.permutation(len(said))]
 
 
 def _say(rng: np.random.Generator, style: Style, wordings: Wordings, difficulty: float) -> str:
-    free = rng.random() < 0.3 * difficulty
+    free = rng.random() < 0.08 * difficulty
     return wordings[int(rng.integers(len(wordings))) if free else int(style.habit[_CONCEPTS[wordings]])]
 
 
 def _code(rng: np.random.Generator, code: str, style: Style, difficulty: float) -> str:
-    if rng.random() < 0.3 * difficulty:
+    if rng.random() < 0.2 * difficulty:
         return reformat_code(rng, code)
     return (code, code.replace("-", ""), code.lower(), code.replace("-", " "))[style.code]
 
 
 def _slips(rng: np.random.Generator, text: str, difficulty: float) -> str:
     words = text.split(" ")
-    slips = rng.random(len(words)) < 0.08 * difficulty
+    slips = rng.random(len(words)) < 0.03 * difficulty
     return " ".join(typo(rng, word) if slip else word for word, slip in zip(words, slips, strict=True))
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 PAD = 0
+MATCHES = 4  # ways in which a source token matches an input, see `view_of`
 NEVER = -1e9  # a logit that is never chosen, finite so that gradients stay finite
 
 Kept = tuple[chex.Array, chex.Array]  # keys and values, [B, S, H, D / H] each
@@ -35,9 +36,7 @@ class View(NamedTuple):
     """What decoder positions see of the source beside its memory."""
 
     valid: chex.Array  # [B, 1, S] bool
-    match: (
-        chex.Array | None
-    )  # [2, B, T, S] bool: the input stands before this source token; is this source token
+    match: chex.Array | None  # [MATCHES, B, T, S] bool
 
     @property
     def bias(self) -> chex.Array:
@@ -45,10 +44,17 @@ class View(NamedTuple):
         return jnp.where(self.valid, 0.0, NEVER)[:, None]
 
 
-def view_of(inputs: chex.Array, source: chex.Array) -> View:
-    """The view that inputs [B, T] have of source [B, S]."""
-    both = jnp.stack([jnp.pad(source[:, :-1], ((0, 0), (1, 0))), source])
-    return View((source != PAD)[:, None], inputs[None, :, :, None] == both[:, :, None, :])
+def view_of(inputs: chex.Array, source: chex.Array, before: chex.Array, used: chex.Array) -> View:
+    """The view that inputs [B, T] have of source [B, S].
+
+    A source token matches an input that stands before it in the source; that is it; that stands before it and after
+    the input `before` [B, T]; that has come by then (`used` [B, S] had come earlier).
+    """
+    past = [jnp.pad(source, ((0, 0), (n, 0)))[:, None, : source.shape[1]] for n in range(3)]
+    now, follows = inputs[:, :, None] == past[0], inputs[:, :, None] == past[1]
+    runs = follows & (before[:, :, None] == past[2])
+    come = used[:, None] | (jax.lax.cummax(now.astype(jnp.int8), axis=1) > 0)
+    return View((source != PAD)[:, None], jnp.stack([follows, now, runs, come]))
 
 
 class Layer(nn.Module):
@@ -61,7 +67,7 @@ class Layer(nn.Module):
         self.own_norm, self.own = norm(), Attention(self.config)
         if self.cross:
             self.cross_norm, self.memory = norm(), Attention(self.config)
-            self.match = self.param("match", _match_init, (2, self.config.heads))
+            self.match = self.param("match", _match_init, (MATCHES, self.config.heads))
         self.mlp_norm, self.mlp = norm(), Mlp(self.config)
         self.drop = nn.Dropout(self.config.dropout)
 
@@ -143,7 +149,7 @@ class Pointer(nn.Module):
 
     def setup(self) -> None:
         self.query, self.key = dense(self.config.width), dense(self.config.width)
-        self.follow = nn.Dense(2, kernel_init=nn.initializers.zeros, bias_init=_follow_init)
+        self.follow = nn.Dense(MATCHES, kernel_init=nn.initializers.zeros, bias_init=_follow_init)
         self.gate = nn.Dense(
             1, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.constant(self.config.gate)
         )
@@ -179,8 +185,8 @@ def gather(copies: chex.Array, at: chex.Array) -> chex.Array:
 
 
 def _weigh(match: chex.Array, weights: chex.Array) -> chex.Array:
-    """Two masks and the weight of each -> the sum of the weights of those that hold."""
-    return jnp.where(match[0], weights[0], 0.0) + jnp.where(match[1], weights[1], 0.0)
+    """The sum over ways of their weight where they hold."""
+    return sum(jnp.where(match[way], weights[way], 0.0) for way in range(MATCHES))
 
 
 def norm() -> nn.RMSNorm:
@@ -195,9 +201,10 @@ def _match_init(key: chex.PRNGKey, shape: tuple[int, int]) -> chex.Array:
     """Even heads look at what followed the current token, odd heads at the token itself."""
     del key
     even = jnp.arange(shape[1]) % 2 == 0
-    return 2.0 * jnp.stack([even, ~even]).astype(jnp.float32)
+    none = jnp.zeros_like(even)
+    return 2.0 * jnp.stack([even, ~even, even, none]).astype(jnp.float32)
 
 
 def _follow_init(key: chex.PRNGKey, shape: tuple[int], dtype: chex.ArrayDType = jnp.float32) -> chex.Array:
     del key, shape
-    return jnp.array([3.0, 0.0], dtype)
+    return jnp.array([3.0, 0.0, 2.0, -1.0], dtype)

@@ -191,7 +191,11 @@ class Transformer(nn.Module):
     ) -> chex.Array:
         x = self._read(inputs, self.decoder_position[: inputs.shape[1]])
         causal = jnp.where(jnp.tri(inputs.shape[1], dtype=bool), 0.0, NEVER)[None, None]
-        view = _view(inputs, memory, source)
+        view = None
+        if memory is not None and source is not None:
+            view = _view(inputs, source)
+        elif memory is not None:
+            view = layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
         for layer in self.decoder:
             cross = None if memory is None else layer.cross_keys(memory)
             x = layer(x, causal, cross, view, train=train)
@@ -203,7 +207,7 @@ class Transformer(nn.Module):
         vocab = jax.nn.log_softmax(self._logits(hidden))
         if memory is None or source is None or not self.config.copy:
             return vocab
-        return self._mix(vocab, hidden, self.pointer.keys(memory), inputs, source)
+        return self._mix(vocab, hidden, self.pointer.keys(memory), _view(inputs, source), source)
 
     def target_log_prob(
         self,
@@ -222,7 +226,7 @@ class Transformer(nn.Module):
             held = jax.nn.logsumexp(jnp.where(allowed, logits, NEVER), axis=-1) - normaliser
         if memory is None or source is None or not self.config.copy:
             return chosen - held
-        view = layers.view_of(inputs, source)
+        view = _view(inputs, source)
         copies, gate = self.pointer(hidden, self.pointer.keys(memory), view)
         same = targets[:, :, None] == source[:, None, :]
         mixed = layers.mixture(chosen, layers.gather(copies, same), gate)
@@ -237,8 +241,9 @@ class Transformer(nn.Module):
         c = self.config
         empty = jnp.zeros((rows, length, c.heads, c.width // c.heads))
         cache: Cache = {"own": [(empty, empty) for _ in self.decoder]}
-        if memory is not None:
+        if memory is not None and source is not None:
             cache |= {"cross": [layer.cross_keys(memory) for layer in self.decoder], "source": source}
+            cache |= {"before": jnp.zeros((rows, 1), jnp.int32), "used": jnp.zeros(source.shape, bool)}
             if c.copy:
                 cache["pointer"] = self.pointer.keys(memory)
         return cache
@@ -247,7 +252,10 @@ class Transformer(nn.Module):
         inputs, source = token[:, None], cache.get("source")
         x = self._read(inputs, jax.lax.dynamic_slice_in_dim(self.decoder_position, index, 1))
         past = jnp.where(jnp.arange(cache["own"][0][0].shape[1]) <= index, 0.0, NEVER)[None, None, None]
-        view = None if source is None else layers.view_of(inputs, source)
+        view = None
+        if source is not None:
+            view = layers.view_of(inputs, source, cache["before"], cache["used"])
+            cache = cache | {"before": inputs, "used": cache["used"] | (inputs == source)}
         own = []
         for number, layer in enumerate(self.decoder):
             cross = None if source is None else cache["cross"][number]
@@ -256,7 +264,7 @@ class Transformer(nn.Module):
         hidden, cache = self.decoder_norm(x), cache | {"own": own}
         vocab = jax.nn.log_softmax(self._logits(hidden))
         if "pointer" in cache:
-            vocab = self._mix(vocab, hidden, cache["pointer"], inputs, source)
+            vocab = self._mix(vocab, hidden, cache["pointer"], view, source)
         return vocab[:, 0], cache
 
     def _read(self, tokens: chex.Array, positions: chex.Array) -> chex.Array:
@@ -267,18 +275,15 @@ class Transformer(nn.Module):
         return (flat @ self.embedding.T).reshape(*hidden.shape[:-1], -1)
 
     def _mix(
-        self, vocab: chex.Array, hidden: chex.Array, keys: chex.Array, inputs: chex.Array, source: chex.Array
+        self, vocab: chex.Array, hidden: chex.Array, keys: chex.Array, view: layers.View, source: chex.Array
     ) -> chex.Array:
-        copies, gate = self.pointer(hidden, keys, layers.view_of(inputs, source))
+        copies, gate = self.pointer(hidden, keys, view)
         return layers.mixture(vocab, layers.scatter(copies, source, self.config.vocab_size), gate[..., None])
 
 
-def _view(inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None) -> layers.View | None:
-    if memory is None:
-        return None
-    if source is None:
-        return layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
-    return layers.view_of(inputs, source)
+def _view(inputs: chex.Array, source: chex.Array) -> layers.View:
+    before = jnp.pad(inputs, ((0, 0), (1, 0)))[:, :-1]
+    return layers.view_of(inputs, source, before, jnp.zeros(source.shape, bool))
 
 
 def _apply(

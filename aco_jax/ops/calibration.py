@@ -28,7 +28,7 @@ def expected_calibration_error(p: chex.Array, y: chex.Array, mask: chex.Array, b
       bins: int.
     """
     chex.assert_rank([p, y, mask], 1)
-    which = jnp.clip((p * bins).astype(jnp.int32), 0, bins - 1)
+    which = jnp.clip((jnp.where(mask, p, 0.0) * bins).astype(jnp.int32), 0, bins - 1)
     gap = jax.ops.segment_sum(jnp.where(mask, y - p, 0.0), which, num_segments=bins)
     return jnp.sum(jnp.abs(gap)) / jnp.maximum(jnp.count_nonzero(mask), 1)
 

@@ -32,9 +32,9 @@ def td_error(
       valid_t: [A] bool; where no action is valid the next state is worth 0.
     """
     chex.assert_rank([q_tm1, a_tm1, r_t, discount_t, q_t_value, q_t_selector, valid_t], [1, 0, 0, 0, 1, 1, 1])
-    q_t = jnp.where(jnp.any(valid_t), q_t_value[masked_argmax(q_t_selector, valid_t)], 0.0)
+    q_t = jnp.where(jnp.any(valid_t), jnp.take(q_t_value, masked_argmax(q_t_selector, valid_t)), 0.0)
     target = r_t + discount_t * q_t
-    return jax.lax.stop_gradient(target) - q_tm1[a_tm1]
+    return jax.lax.stop_gradient(target) - jnp.take(q_tm1, a_tm1)
 
 
 def expected_target(
@@ -92,10 +92,11 @@ def n_step_return(
     length = rewards.shape[0]
     start = jnp.arange(length)
     last = jnp.maximum(jnp.count_nonzero(mask) - 1, 0)
-    returns = values[jnp.minimum(start + steps - 1, last)]
+    returns = jnp.take(values, jnp.minimum(start + steps - 1, last))
     for ahead in reversed(range(steps)):
         step = jnp.minimum(start + ahead, last)
-        returns = jnp.where(start + ahead <= last, rewards[step] + discounts[step] * returns, returns)
+        further = jnp.take(rewards, step) + jnp.take(discounts, step) * returns
+        returns = jnp.where(start + ahead <= last, further, returns)
     return jnp.where(mask, returns, 0.0)
 
 

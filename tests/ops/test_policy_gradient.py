@@ -22,8 +22,8 @@ def softmax(x):
     return e / e.sum()
 
 
-# A decision process of two steps: in state 0 each action pays and leads to state 1 or 2, with chance; there each
-# action pays and ends. Discounts depend on the step, as DISCOUNT_t does.
+# A decision process of two steps: in state 0 each action pays and leads by chance to state 1 or 2; there each
+# action pays and ends.
 FIRST_REWARD = np.array([0.3, -0.2, 0.5])
 NEXT = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
 SECOND_REWARD = np.array([[1.0, -1.0, 0.2], [0.0, 2.0, -0.7]])
@@ -72,7 +72,7 @@ def test_exact_policy_gradient_is_the_gradient_of_the_enumerated_return(gradient
 
 @pytest.mark.parametrize("advantage", ["return", "td"])
 def test_expected_reinforce_gradient_is_the_gradient_of_the_enumerated_return(gradient_of_return, advantage):
-    """Every trajectory weighted by its probability; the return of the step, or the TD advantage under true V."""
+    """Every trajectory weighted by its probability; returns, or TD advantages under the true V."""
     q, policy = true_q(TABLE)
     v = (policy * q).sum(1).astype(np.float32)
 
@@ -119,6 +119,7 @@ def test_reinforce_loss(variant):
     assert by_advantage == 0.0
 
 
+@pytest.mark.filterwarnings("ignore:Rlax softmax:PendingDeprecationWarning")
 def test_reinforce_agrees_with_rlax(rlax):
     logits = np.random.default_rng(5).normal(size=(4, 3)).astype(np.float32)
     actions = jnp.array([0, 2, 1, 1])
@@ -201,6 +202,7 @@ def test_entropy(variant, finite_difference):
     np.testing.assert_allclose(gradient, finite_difference(oracle, LOGITS), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Rlax softmax:PendingDeprecationWarning")
 def test_entropy_agrees_with_rlax(rlax):
     ours = policy_gradient.entropy(LOGITS, jnp.ones(4, bool))
     assert ours == pytest.approx(float(rlax.softmax().entropy(LOGITS)), rel=1e-5)

@@ -58,8 +58,9 @@ def test_padding_changes_no_ranking(rubbish):
         (ranking.list_mle, (level, MASK)),
         (lambda x, mask: ranking.null_softmax(x, mask)[1], (MASK,)),
     ):
-        clean, clean_gradient = jax.value_and_grad(function)(SCORES, *args)
-        value, gradient = jax.value_and_grad(function)(spoiled, *args)
+        both = jax.jit(jax.value_and_grad(function))
+        clean, clean_gradient = both(SCORES, *args)
+        value, gradient = both(spoiled, *args)
         assert value == clean
         np.testing.assert_array_equal(gradient, clean_gradient)
         assert gradient[3] == 0.0
@@ -104,7 +105,7 @@ def test_list_mle_marginalises_ties(variant, level):
 
 def test_list_mle_gradient(finite_difference):
     level = np.array([0, 1, 0, 0, 2], np.int32)
-    gradient = jax.grad(ranking.list_mle)(SCORES, level, MASK)
+    gradient = jax.jit(jax.grad(ranking.list_mle))(SCORES, level, MASK)
     expected = finite_difference(lambda x: -tied(x, level, MASK), SCORES)
     np.testing.assert_allclose(gradient, expected, atol=2e-5)
 
@@ -112,10 +113,9 @@ def test_list_mle_gradient(finite_difference):
 def test_list_mle_stops_after_the_ordered_levels():
     level = np.array([0, 1, 2, 2, 2], np.int32)
     full = np.ones(5, bool)
-    assert ranking.list_mle(SCORES, level, full, levels=2) == pytest.approx(
-        float(ranking.list_mle(SCORES, level, full)), rel=1e-6
-    )
-    one = ranking.list_mle(SCORES, level, full, levels=1)
+    loss = jax.jit(ranking.list_mle, static_argnames="levels")
+    assert loss(SCORES, level, full, levels=2) == pytest.approx(float(loss(SCORES, level, full)), rel=1e-6)
+    one = loss(SCORES, level, full, levels=1)
     assert one == pytest.approx(
         float(optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(SCORES), 0)), rel=1e-5
     )
@@ -123,7 +123,7 @@ def test_list_mle_stops_after_the_ordered_levels():
 
 def test_list_mle_with_one_level_says_nothing():
     for mask in (np.ones(5, bool), np.zeros(5, bool)):
-        value, gradient = jax.value_and_grad(ranking.list_mle)(SCORES, np.zeros(5, np.int32), mask)
+        value, gradient = jax.jit(jax.value_and_grad(ranking.list_mle))(SCORES, np.zeros(5, np.int32), mask)
         assert value == 0.0
         np.testing.assert_array_equal(gradient, np.zeros(5))
 
@@ -131,7 +131,7 @@ def test_list_mle_with_one_level_says_nothing():
 def test_list_mle_of_a_tie_of_sixteen():
     # equal scores: all orders are equally likely, so p = 1 / (20 choose 16)
     level = np.array([0] * 16 + [1] * 4, np.int32)
-    loss = ranking.list_mle(jnp.zeros(20), level, jnp.ones(20, bool), levels=1)
+    loss = jax.jit(functools.partial(ranking.list_mle, levels=1))(jnp.zeros(20), level, jnp.ones(20, bool))
     assert loss == pytest.approx(np.log(4845), rel=1e-6)
 
 
@@ -139,7 +139,7 @@ def test_list_mle_of_a_tie_of_sixteen():
 def test_list_mle_far_apart(gap):
     scores = jnp.array([gap, gap, 0.0, 0.0])
     level = jnp.array([0, 0, 1, 1])
-    loss, gradient = jax.value_and_grad(ranking.list_mle)(scores, level, jnp.ones(4, bool))
+    loss, gradient = jax.jit(jax.value_and_grad(ranking.list_mle))(scores, level, jnp.ones(4, bool))
     # far below, two clocks of rate e^gap must both beat rate 2: p -> 2 (e^gap / 2)^2
     expected = -(2 * gap - np.log(2)) if gap < 0 else 0.0
     assert loss == pytest.approx(expected, rel=1e-5, abs=1e-6)

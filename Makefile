@@ -1,0 +1,41 @@
+# Everything runs in .venv, which is made anew only when setup.py or pyproject.toml changed.
+PYTHON ?= python3
+WORKDIR ?= runs/builtin
+BIN := .venv/bin
+CODE := aco_jax kernels experiments tests setup.py
+
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
+.PHONY: run test lint test-slow test-gpu clean
+
+run: .venv/run  ## the main job on the built-in catalogues
+	$(BIN)/python experiments/aco.py --config=experiments/configs/builtin.py --workdir=$(WORKDIR)
+	$(BIN)/python experiments/evaluate.py --workdir=$(WORKDIR) --split=valid
+
+test: lint  ## layers, lint, format, types and all tests of a few minutes
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: .venv/test
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: .venv/test
+	JAX_PLATFORMS=cuda $(BIN)/python -m pytest -m gpu
+
+clean:  ## what was installed and compiled; runs/ stays
+	rm -rf .venv .cache
+
+.venv/run: setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+.venv/test: setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	touch $@

@@ -1,0 +1,18 @@
+"""Adaptive compatibility learning: language-model agents learn, without labels, which records relate.
+
+The rooms, by layer; a room imports from the layers above it in this list only:
+
+  0  types          what crosses rooms, and the axis letters
+     kernels        Pallas kernels, each beside its plain reference
+  1  ops            the equations, one example at a time
+  2  models         one transformer: generation, LoRA, quantisation, distillation, weights in and out
+     data           records, tokens, noise, related catalogues, retrieval, evidence, tasks
+  3  agents         base, rewriter, ranker, reward, critic, actor: Config, init, a verb, loss
+     environment    the decision process; transitions, exploration, replay, shared_reward
+     supervision    what is believed without labels
+  4  learner        one replica's state and its local step
+     replicas       the mesh, the round, the merge
+  5  checkpoints, configuration, progress, report, evaluation, baselines
+     prepare        the host's half of a round: asking, searching, comparing
+     train, adapt, answer
+"""

@@ -1,0 +1,134 @@
+"""The critic: a small transformer encoder reads a state as tokens and says what each action is worth.
+
+It learns from two targets: double Q on the transitions drawn (van Hasselt et al. 2016, Deep Reinforcement
+Learning with Double Q-learning, eq. 4) and the expectation under the smoothed model of transitions (Sutton
+and Barto 2018, Reinforcement Learning, eq. 4.10), which averages over all next states seen instead of the one
+drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from aco_jax.models import transformer
+from aco_jax.ops import values
+from aco_jax.types import Metrics, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The network, its targets, and how its errors are weighed."""
+
+    factor_sizes: tuple[int, ...]  # values of each of the n state tokens
+    actions: int  # A
+    width: int = 32
+    heads: int = 2
+    layers: int = 2
+    mlp_width: int = 96
+    discount: float = 0.99  # of the expected target: there the model knows how walks end
+    model_weight: float = 0.5  # of the expected target; 1 - model_weight is double Q's
+    huber: float = 1.0  # error from which the loss grows linearly; 0 keeps the square
+    target_rate: float = 0.02  # of the target network's way to the online one, a step
+    chunk: int = 256  # states read at once by `q_table`
+
+    @property
+    def model(self) -> transformer.Config:
+        """Token 0 is padding, so each value has a token from 1 on."""
+        return transformer.Config(
+            vocab_size=1 + sum(self.factor_sizes),
+            width=self.width,
+            heads=self.heads,
+            encoder_layers=self.layers,
+            decoder_layers=0,
+            mlp_width=self.mlp_width,
+            max_length=len(self.factor_sizes),
+            copy=False,
+        )
+
+
+@struct.dataclass
+class Batch:
+    """B transitions and what is known of them."""
+
+    factors_tm1: chex.Array  # [B, n] int32
+    a_tm1: chex.Array  # [B] int32
+    r_t: chex.Array  # [B] float32
+    discount_t: chex.Array  # [B] float32, 0 on termination, not on truncation
+    factors_t: chex.Array  # [B, n] int32
+    valid_t: chex.Array  # [B, A] bool, actions of s_t
+    p_next: chex.Array  # [B, S] float32, P(. given s_tm1, a_tm1) of the smoothed model
+    v_target: chex.Array  # [S] float32, `state_values` of the target network
+    importance_weights: chex.Array  # [B] float32, 0 leaves a transition out
+
+
+def init(key: chex.PRNGKey, config: Config) -> Params:
+    """Parameters {'trunk', 'head'}; the target network is a copy of them."""
+    trunk_key, head_key = jax.random.split(key)
+    # Small at first: what is not learned yet should not look attractive.
+    kernel = 0.01 * jax.random.normal(head_key, (config.width, config.actions))
+    head = {"kernel": kernel, "bias": jnp.zeros(config.actions)}
+    return {"trunk": transformer.init(trunk_key, config.model), "head": head}
+
+
+def q_values(params: Params, config: Config, factors: chex.Array) -> chex.Array:
+    """Q(s, .) of states, factors [.., n] int32 -> [.., A]."""
+    sizes = config.factor_sizes
+    chex.assert_axis_dimension(factors, -1, len(sizes))
+    offsets = jnp.array([1 + sum(sizes[:place]) for place in range(len(sizes))], jnp.int32)
+    tokens = jnp.reshape(factors, (-1, len(sizes))) + offsets[None]
+    states = jnp.mean(transformer.encode(params["trunk"], config.model, tokens), axis=1)
+    q = states @ params["head"]["kernel"] + params["head"]["bias"][None]
+    return jnp.reshape(q, (*factors.shape[:-1], config.actions))
+
+
+def loss(params: Params, config: Config, batch: Batch, target: Params) -> tuple[chex.Array, Metrics]:
+    """Importance-weighted mean over the batch of the squared (or Huber) error to both targets mixed.
+
+    Args:
+      params: of the online network.
+      config: of both.
+      batch: B transitions.
+      target: parameters of the target network, constants.
+
+    Returns:
+      loss, and metrics: q (mean of Q(s_tm1, a_tm1)), absolute_error (mean), and td_error [B], not weighted by
+      importance, for the priorities.
+    """
+    q_tm1 = q_values(params, config, batch.factors_tm1)
+    selector, value = (q_values(tree, config, batch.factors_t) for tree in (params, target))
+    sampled = jax.vmap(values.td_error)(
+        q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, value, selector, batch.valid_t
+    )
+    expected = jax.vmap(values.expected_target, (0, None, 0, None))(
+        batch.r_t, jnp.float32(config.discount), batch.p_next, batch.v_target
+    )
+    q_taken = jnp.take_along_axis(q_tm1, batch.a_tm1[:, None], axis=1)[:, 0]
+    error = (1 - config.model_weight) * sampled + config.model_weight * (expected - q_taken)
+    cost = optax.huber_loss(error, delta=config.huber) if config.huber else 0.5 * jnp.square(error)
+    td_error = jax.lax.stop_gradient(error)
+    metrics = {"q": jnp.mean(q_taken), "absolute_error": jnp.mean(jnp.abs(td_error)), "td_error": td_error}
+    return jnp.mean(batch.importance_weights * cost), metrics
+
+
+def q_table(params: Params, config: Config, factors: chex.Array) -> chex.Array:
+    """Q of all states, factors [S, n] -> [S, A], `chunk` states at a time."""
+    return jax.lax.map(
+        lambda state: q_values(params, config, state), factors, batch_size=min(config.chunk, len(factors))
+    )
+
+
+def state_values(q: chex.Array, valid: chex.Array, terminal: int) -> chex.Array:
+    """max over valid actions of Q, [S, A] and [S, A] bool -> [S]; the terminal state is worth 0."""
+    best = jax.vmap(values.masked_max)(q, valid)
+    return best.at[terminal].set(0.0)
+
+
+def update_target(config: Config, target: Params, params: Params) -> Params:
+    """The target network, moved towards the online one."""
+    return values.polyak(target, params, config.target_rate)

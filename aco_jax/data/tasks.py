@@ -1,0 +1,323 @@
+"""What the language-model agents learn from: sequences built from the tables alone, nothing else.
+
+    task      source                            target
+    denoise   <denoise> corrupted record        the record
+    ask       <ask> <relation> anchor record    <table> <level> <column>.. <sep> the query's words
+    rewrite   <rewrite> record <sep> query      <level m> the words of subquery m
+
+A query holds the most telling words that the anchor and its planted partner, a second wording of it, have in
+common: model codes first, then by inverse document frequency in the table to search (Sparck Jones 1972), in the
+order of the record. What stands before <sep> are the guardrails: the table to search, the least relevance of an
+answer in eighths, the attributes spoken of.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from aco_jax.data import fields, noise, tokens
+from aco_jax.data.records import Dataset
+from aco_jax.data.tokens import Tokenizer
+from aco_jax.types import UNRELATED
+
+DENOISE, ASK, REWRITE = 0, 1, 2
+LEVELS = 8  # steps of the least relevance
+SUBQUERIES = 3  # names; codes and numbers; the other attributes
+CODE = 100.0  # more than any rarity
+_PART = re.compile(r"[^\W_]+")
+_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+SLACK = 0.5  # a real partner shares less than a planted one
+
+
+class Examples(NamedTuple):
+    """n examples: source [n, S], target [n, T] (end token included), kind [n] (DENOISE ..), record [n]; all int32."""
+
+    source: np.ndarray
+    target: np.ndarray
+    kind: np.ndarray
+    record: np.ndarray
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that writing an example needs. `rarity[j]` is the inverse document frequency of each word of table j."""
+
+    dataset: Dataset
+    tokenizer: Tokenizer
+    rarity: tuple[Mapping[str, float], ...]
+    silent: frozenset[str]  # columns never asked about: amounts and links
+    titles: tuple[str, ...]  # the naming column of each table
+    source_length: int  # S
+    target_length: int  # T
+    guard_columns: int  # most column tokens in a guardrail
+
+
+class _Word(NamedTuple):
+    text: str
+    column: str
+    score: float
+    ids: tuple[int, ...]
+
+
+def fit(
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    source_length: int = 64,
+    target_length: int = 28,
+    guard_columns: int = 3,
+) -> Setting:
+    """Counts the words of all tables, and finds their naming columns."""
+    rarity = tuple(_rarity(dataset, table) for table in range(len(dataset.tables)))
+    found = fields.fit(dataset)
+    silent = {name for field in found.fields if field.kind != "text" for name in field.names if name}
+    title = found.fields[0].names
+    titles = tuple(name or table.columns[0] for name, table in zip(title, dataset.tables, strict=True))
+    lengths = (source_length, target_length, guard_columns)
+    return Setting(dataset, tokenizer, rarity, frozenset(silent), titles, *lengths)
+
+
+def denoise(
+    rng: np.random.Generator, setting: Setting, records: Sequence[int], alone: float = 0.1
+) -> Examples:
+    """Corrupted record -> record: other wordings, withheld attributes, masked spans.
+
+    A share `alone` of the sources say nothing of the record: p(record) is learned beside p(record given another).
+    """
+    rows = [setting.dataset.row(int(record)) for record in records]
+    corrupted, masked = [], rng.random(len(rows)) < 0.5
+    for row, spans in zip(rows, masked, strict=True):
+        left, _ = noise.drop_attributes(rng, row, 0.15 if spans else 0.3)
+        corrupted.append(left if spans else noise.corrupt(rng, left, rng.uniform(0.1, 0.5)))
+    special = setting.tokenizer.special
+    body = encode(setting, corrupted, records, setting.source_length - 1)
+    body = np.where(masked[:, None], noise.span_mask(rng, body, special), body)
+    body[rng.random(len(rows)) < alone] = 0
+    target = encode(setting, rows, records, setting.target_length - 1)
+    return _examples(_begin(body, special.denoise), _end(setting, target), DENOISE, records)
+
+
+def ask(
+    rng: np.random.Generator, setting: Setting, records: Sequence[int], unrelated: float = 0.2
+) -> Examples:
+    """Anchor and relation -> guardrails and query; a share `unrelated` asks for a record with little in common."""
+    anchors = [_wording(rng, setting, record) for record in records]
+    apart = rng.random(len(records)) < unrelated
+    relations = np.where(apart, UNRELATED, rng.integers(1, len(setting.dataset.relations) + 1, len(records)))
+    searched = [_other_table(rng, setting, record) for record in records]
+    rows = [
+        setting.dataset.row(_stranger(rng, setting, anchor, table)) if far else anchor
+        for anchor, table, far in zip(anchors, searched, apart, strict=True)
+    ]
+    source = ask_sources(setting, anchors, records, relations)
+    shown = [None if far else row for row, far in zip(source, apart, strict=True)]
+    targets = []
+    for row, words, table, far in zip(
+        rows, _words(setting, rows, searched, shown), searched, apart, strict=True
+    ):
+        partner = row if far else noise.corrupt(rng, row, rng.uniform(0.1, 0.4))
+        targets.append(_query(setting, words, _bag(partner), table, bool(far)))
+    return _examples(source, tokens.pad(targets, setting.target_length), ASK, records)
+
+
+def rewrite(rng: np.random.Generator, setting: Setting, records: Sequence[int]) -> Examples:
+    """Record and query -> its subqueries, SUBQUERIES examples a record, that of record i and number m at 3 i + m."""
+    rows = [_wording(rng, setting, record) for record in records]
+    searched = [_other_table(rng, setting, record) for record in records]
+    room = setting.target_length - 2
+    shown = encode(setting, rows, records, setting.source_length - 2 - room)
+    queries, targets = [], []
+    for row, words, record in zip(rows, _words(setting, rows, searched, list(shown)), records, strict=True):
+        title = setting.titles[setting.dataset.table_of[record]]
+        partner = _bag(noise.corrupt(rng, row, rng.uniform(0.1, 0.4)))
+        queries.append(_ids(_choose([word for word in words if _holds(partner, word.text)], room)))
+        for number, part in enumerate(_subqueries(words, title)):
+            targets.append([setting.tokenizer.special.level(number), *_ids(_choose(part or words, room))])
+    source = rewrite_sources(setting, rows, records, tokens.pad(queries, room))
+    target = _end(setting, tokens.pad(targets, setting.target_length - 1))
+    repeated = np.repeat(np.asarray(records, np.int32), SUBQUERIES)
+    return _examples(np.repeat(source, SUBQUERIES, axis=0), target, REWRITE, repeated)
+
+
+def encode(
+    setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], length: int
+) -> np.ndarray:
+    """Rows that stand in the tables of `records` as tokens, [n, length]."""
+    tables = [int(table) for table in setting.dataset.table_of[np.asarray(records, np.int64)]]
+    return tokens.encode_rows(setting.tokenizer, rows, setting.dataset.columns, tables, length)
+
+
+def ask_sources(
+    setting: Setting,
+    rows: Sequence[Mapping[str, str]],
+    records: Sequence[int],
+    relations: Sequence[int] | np.ndarray,
+) -> np.ndarray:
+    """What the base reads to ask: [n, S]."""
+    special = setting.tokenizer.special
+    body = encode(setting, rows, records, setting.source_length - 2)
+    tags = np.array([special.relation(int(relation)) for relation in relations], np.int32)
+    return _begin(np.concatenate([tags[:, None], body], axis=1), special.ask)
+
+
+def rewrite_sources(
+    setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], queries: np.ndarray
+) -> np.ndarray:
+    """What is read to rewrite queries [n, T']: [n, S], the record cut so that the query fits."""
+    special = setting.tokenizer.special
+    body = encode(setting, rows, records, setting.source_length - 2 - queries.shape[1])
+    found = [
+        [special.rewrite, *row[row > 0], special.sep, *query[query > 0]]
+        for row, query in zip(body, queries, strict=True)
+    ]
+    return tokens.pad(found, setting.source_length)
+
+
+def fact_tokens(tokenizer: Tokenizer) -> np.ndarray:
+    """Which tokens hold a digit, [V] bool: losing or inventing one changes what a record is."""
+    texts = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+    return np.array([any(sign.isdigit() for sign in text) for text in texts])
+
+
+def _rarity(dataset: Dataset, table: int) -> dict[str, float]:
+    start, stop = (int(offset) for offset in dataset.offsets[table : table + 2])
+    counts = Counter(word for record in range(start, stop) for word in set(_parts(dataset.text(record))))
+    return {word: math.log(1 + (stop - start) / count) for word, count in counts.items()}
+
+
+def _wording(rng: np.random.Generator, setting: Setting, record: int) -> dict[str, str]:
+    row = setting.dataset.row(int(record))
+    return noise.corrupt(rng, row, 0.2) if rng.random() < 0.5 else row
+
+
+def _other_table(rng: np.random.Generator, setting: Setting, record: int) -> int:
+    own = int(setting.dataset.table_of[record])
+    table = int(rng.integers(len(setting.dataset.tables) - 1))
+    return table + (table >= own)
+
+
+def _stranger(rng: np.random.Generator, setting: Setting, anchor: Mapping[str, str], table: int) -> int:
+    """The one of four random records of a table that shares least with the anchor, by weight of rare words."""
+    start, stop = setting.dataset.offsets[table : table + 2]
+    drawn = [int(record) for record in rng.integers(start, stop, 4)]
+    bag, rarity = _bag(anchor), setting.rarity[table]
+    return min(drawn, key=lambda r: sum(rarity[part] for part in bag & set(_parts(setting.dataset.text(r)))))
+
+
+def _query(
+    setting: Setting, words: Sequence[_Word], bag: frozenset[str], table: int, apart: bool
+) -> list[int]:
+    special, columns = setting.tokenizer.special, setting.dataset.columns
+    held = [word for word in words if _holds(bag, word.text)]
+    chosen = _choose(held or words, setting.target_length - setting.guard_columns - 4)
+    named = Counter(word.column for word in chosen).most_common(setting.guard_columns)
+    spoken = sorted(columns.index(column) for column, _ in named)
+    text = _ids([word for word in chosen if columns.index(word.column) in spoken])
+    share = sum(word.score for word in held) / max(sum(word.score for word in words), 1e-9)
+    level = 0 if apart else int(share * SLACK * LEVELS)
+    guard = [special.table(table), special.level(level), *(special.column(i) for i in spoken), special.sep]
+    return [*guard, *text, special.eos]
+
+
+def _subqueries(words: Sequence[_Word], title: str) -> list[list[_Word]]:
+    name = [word for word in words if word.column == title][:1] or list(words[:1])
+    named = [word for word in words if word.column == title and not _has_digit(word.text)]
+    coded = [word for word in words if _has_digit(word.text) and word not in name]
+    others = [word for word in words if word.column != title and word not in coded and word not in name]
+    return [named, name + coded if coded else [], name + others if others else []]
+
+
+def _words(
+    setting: Setting,
+    rows: Sequence[Mapping[str, str]],
+    searched: Sequence[int],
+    shown: Sequence[np.ndarray | None],
+) -> list[list[_Word]]:
+    """The words of each row to ask a table with, each once: no amounts, no links, none that `shown` tokens lack."""
+    found: list[dict[str, str]] = []
+    for row in rows:
+        first: dict[str, str] = {}
+        for column in setting.dataset.columns:
+            if column not in setting.silent:
+                for text in row.get(column, "").lower().split():
+                    first.setdefault(_EDGES.sub("", text), column)
+        first.pop("", None)
+        found.append(first)
+    unique = list(dict.fromkeys(text for first in found for text in first))
+    ids = dict(zip(unique, map(tuple, setting.tokenizer.encode_lists(unique)), strict=True))
+    joined = {text: _joined(part) for text, part in ids.items()}
+    sights = ["" if row is None else _joined(row) for row in shown]
+    return [
+        [
+            _Word(text, column, _score(setting.rarity[table], text), ids[text])
+            for text, column in first.items()
+            if not sight or joined[text] in sight
+        ]
+        for first, table, sight in zip(found, searched, sights, strict=True)
+    ]
+
+
+def _joined(ids: Sequence[int] | np.ndarray) -> str:
+    return f" {' '.join(map(str, ids))} "
+
+
+def _score(rarity: Mapping[str, float], text: str) -> float:
+    """0 for what the searched table never says, unless it is a model code, which may be written otherwise there."""
+    code = len(text) > 3 and _has_digit(text) and not text.isdigit()
+    return max((rarity.get(part, 0.0) for part in _parts(text)), default=0.0) + CODE * code
+
+
+def _choose(words: Sequence[_Word], room: int) -> list[_Word]:
+    """The highest scores that fit into `room` tokens, in the order in which they stand."""
+    chosen = set()
+    for i in sorted(range(len(words)), key=lambda i: -words[i].score):
+        if len(words[i].ids) <= room:
+            room -= len(words[i].ids)
+            chosen.add(i)
+    return [word for i, word in enumerate(words) if i in chosen]
+
+
+def _ids(words: Sequence[_Word]) -> list[int]:
+    return [i for word in words for i in word.ids]
+
+
+def _bag(row: Mapping[str, str]) -> frozenset[str]:
+    """The parts of a row's words, and its words written together."""
+    text = " ".join(row.values())
+    return frozenset(_parts(text)) | {"".join(_parts(word)) for word in text.split()}
+
+
+def _holds(bag: frozenset[str], text: str) -> bool:
+    parts = _parts(text)
+    return all(part in bag for part in parts) or "".join(parts) in bag
+
+
+def _parts(text: str) -> list[str]:
+    return _PART.findall(text.lower())
+
+
+def _has_digit(text: str) -> bool:
+    return any(sign.isdigit() for sign in text)
+
+
+def _begin(body: np.ndarray, token: int) -> np.ndarray:
+    return np.pad(body, ((0, 0), (1, 0)), constant_values=token).astype(np.int32)
+
+
+def _end(setting: Setting, body: np.ndarray) -> np.ndarray:
+    found = np.pad(body, ((0, 0), (0, 1)))
+    found[np.arange(len(body)), (body > 0).sum(axis=1)] = setting.tokenizer.special.eos
+    return found
+
+
+def _examples(
+    source: np.ndarray, target: np.ndarray, kind: int, records: Sequence[int] | np.ndarray
+) -> Examples:
+    numbers = np.asarray(records, np.int32)
+    return Examples(source, target, np.full(len(numbers), kind, np.int32), numbers)

@@ -1,0 +1,487 @@
+"""One replica: its state, a step of supervised start, and a local step of the loop.
+
+A local step plays one episode an anchor, remembers it, and moves all six agents at once: their parameters are
+disjoint trees, and what one agent's loss needs of another is a constant to it. The same advantage serves the actor that
+decides and the base that asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from aco_jax import environment, exploration, play, replay, shared_reward, states, transitions
+from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
+from aco_jax.ops import divergence, policy_gradient, values
+from aco_jax.types import Metrics, Params, Preference, Transition
+
+LANGUAGE = ("base", "rewriter", "ranker", "reward")  # agents with supervised lessons
+AGENTS = ("base", "rewriter", "ranker", "reward", "critic", "actor")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of Adam."""
+
+    base: float = 3e-4
+    rewriter: float = 3e-4
+    ranker: float = 3e-4
+    reward: float = 1e-3
+    critic: float = 2e-3
+    actor: float = 3e-4
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a replica learns with."""
+
+    base: base.Config
+    rewriter: rewriter.Config
+    ranker: ranker.Config
+    reward: reward.Config
+    critic: critic.Config
+    actor: actor.Config
+    environment: environment.Config
+    rates: Rates = field(default_factory=Rates)
+    clip: float = 1.0  # greatest norm of an agent's gradient
+    steps: int = 100  # local steps of the run, over which exploration is annealed
+    replay_capacity: int = 4096  # transitions of this replica's shard
+    replay_batch: int = 128
+    priority_exponent: float = 0.6  # 0 draws uniformly
+    importance_exponent: float = 0.4  # at the start; 1 at the end
+    smoothing: float = 1.0  # mass of a row of the transition model
+    epsilon_last: float = 0.02  # share of exploring actions at the end
+    kl_target: float = 0.02  # nats a decision and round
+    credit_weight: float = 1.0  # of the shared reward at the end of an episode
+    policy_weight: float = 0.05  # of the episode's advantage in the base's loss
+    shared_weight: float = 0.05  # of the shared reward in the losses of base, rewriter and ranker
+    penalty_weight: float = 0.2
+    agreement_weight: float = 0.2  # of the committee's agreement in the shared reward
+    scale_rate: float = 0.05  # of the running spread of the reward's members
+    share_rate: float = 0.1  # Polyak rate between the encoders of base and actor
+    share_every: int = 4  # merges; 0 never shares
+
+
+@struct.dataclass
+class Averaged:
+    """What the merge averages over replicas."""
+
+    params: dict[str, Params]  # one tree an agent
+    moments: dict[str, optax.OptState]  # Adam's, one an agent
+    critic_target: Params
+    old_policy: chex.Array  # [S, A] log-probabilities at the last merge
+    shared_value: chex.Array  # [S]
+    scale: chex.Array  # [E] spread of each reward member
+    kl_weight: chex.Array  # []
+    epsilon: chex.Array  # [] share of exploring actions before annealing
+
+
+@struct.dataclass
+class State:
+    """A replica's state; leaves have a leading axis R when there are several."""
+
+    averaged: Averaged
+    replay: replay.State
+    shards: replay.Shards
+    transitions: transitions.State
+    edges: environment.Edges
+    step: chex.Array  # [] int32, local steps
+    merges: chex.Array  # [] int32
+    key: chex.PRNGKey
+
+
+@struct.dataclass
+class Lessons:
+    """Supervised examples for the language models."""
+
+    base: base.SftBatch
+    rewriter: rewriter.SftBatch
+    reader: ranker.SftBatch
+    responses: chex.Array  # [b, T] int32
+
+
+@struct.dataclass
+class Round:
+    """One local step's material: what to play and what to study."""
+
+    play: play.Batch
+    lessons: Lessons
+
+
+@struct.dataclass
+class Tables:
+    """What all replicas read and nobody changes within a round."""
+
+    texts: chex.Array  # [N, T] int32, every record as the reward model reads it
+    facts: chex.Array  # [V] bool, tokens that carry a fact
+
+
+@struct.dataclass
+class _Constants:
+    """What the losses of one step take as given."""
+
+    critic: critic.Batch
+    actor: actor.Batch
+    advantage: chex.Array  # [B] of each query: the discounted sum of its episode's
+    shared: play.Shared
+    ranked: play.Ranked
+    preferences: Preference
+
+
+def init(key: chex.PRNGKey, config: Config) -> State:
+    """A replica that has learned nothing; the actor starts as a copy of the base."""
+    keys = dict(zip(AGENTS, jax.random.split(key, len(AGENTS)), strict=True))
+    params = {
+        "base": base.init(keys["base"], config.base),
+        "rewriter": rewriter.init(keys["rewriter"], config.rewriter),
+        "ranker": ranker.init(keys["ranker"], config.ranker),
+        "reward": reward.init(keys["reward"], config.reward),
+        "critic": critic.init(keys["critic"], config.critic),
+    }
+    params["actor"] = actor.from_base(params["base"])
+    bins = config.environment.bins
+    memory = replay.init(config.replay_capacity, len(states.RAW), config.priority_exponent)
+    averaged = Averaged(
+        params=params,
+        moments={name: _adam(config).init(params[name]) for name in AGENTS},
+        critic_target=jax.tree.map(jnp.copy, params["critic"]),
+        old_policy=jnp.zeros((bins.state_count, bins.action_count)),
+        shared_value=jnp.zeros(bins.state_count),
+        scale=jnp.ones(config.reward.members),
+        kl_weight=jnp.ones(()),
+        epsilon=jnp.ones(()),
+    )
+    return State(
+        averaged=averaged,
+        replay=memory,
+        shards=replay.exchange(memory),
+        transitions=transitions.init(bins.state_count, bins.action_count),
+        edges=states.initial_edges(bins),
+        step=jnp.zeros((), jnp.int32),
+        merges=jnp.zeros((), jnp.int32),
+        key=jax.random.fold_in(key, 1),
+    )
+
+
+def pretrain_step(
+    state: State, lessons: Lessons, tables: Tables, config: Config, rate: float
+) -> tuple[State, Metrics]:
+    """One supervised step of base, rewriter, the ranker's reader and the reward model's trunk."""
+    del tables
+
+    def total(params: dict[str, Params]) -> tuple[chex.Array, Metrics]:
+        losses, metrics = _lesson_losses(params, config, lessons)
+        return sum(losses.values()), metrics
+
+    (_, metrics), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
+    averaged = _update(state.averaged, grads, config, dict.fromkeys(LANGUAGE, rate))
+    return state.replace(averaged=averaged, step=state.step + 1), metrics
+
+
+def local_step(state: State, material: Round, tables: Tables, config: Config) -> tuple[State, Metrics]:
+    """Plays B episodes, remembers them, and updates all agents once."""
+    key, *keys = jax.random.split(state.key, 7)
+    batch, params = material.play, state.averaged.params
+    ranked = play.rank(params["ranker"], config.ranker, batch.candidates, keys[0])
+    every = play.all_preferences(config.base.special, batch, tables.texts, ranked)
+    value, spread, scale = _value(state, config, batch, every, keys[1])
+    problem = play.problems(batch, ranked, value, spread)
+    log_policy = policy_table(params["actor"], config)
+    epsilon = exploration.anneal(state.averaged.epsilon, config.epsilon_last, state.step, config.steps)
+    episode = play.walk(config.environment, state.edges, problem, log_policy, epsilon, keys[2])
+    shared = _share(state, config, batch, tables, ranked, episode)
+    episode = environment.add_terminal_reward(episode, config.credit_weight * shared.credit)
+    state = _remember(state, episode, shared, config)
+    exponent = exploration.anneal(config.importance_exponent, 1.0, state.step, config.steps)
+    items, indices, weights = replay.sample(
+        state.replay, keys[3], config.replay_batch, exponent, state.shards
+    )
+    q = critic.q_table(params["critic"], config.critic, _all_factors(config))
+    given = _Constants(
+        critic=_critic_batch(state, items, weights, config),
+        actor=_actor_batch(state, episode, items, q, log_policy, batch, config),
+        advantage=_query_advantage(episode, q, log_policy),
+        shared=shared,
+        ranked=ranked,
+        preferences=play.prefer(every, batch, ranked),
+    )
+
+    def total(params: dict[str, Params]) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
+        losses, metrics, td_error = _losses(params, state, material, given, config, keys[4:])
+        return sum(losses.values()), (metrics, td_error)
+
+    (_, (metrics, td_error)), grads = jax.value_and_grad(total, has_aux=True)(params)
+    averaged = _update(state.averaged, grads, config, dataclasses.asdict(config.rates))
+    averaged = averaged.replace(
+        critic_target=critic.update_target(config.critic, averaged.critic_target, averaged.params["critic"]),
+        scale=scale,
+    )
+    memory = replay.set_priorities(state.replay, indices, td_error, weights > 0)
+    state = state.replace(averaged=averaged, replay=memory, step=state.step + 1, key=key)
+    return state, metrics | _episode_metrics(episode, shared, epsilon)
+
+
+def policy_table(params: Params, config: Config) -> chex.Array:
+    """Log-probabilities of the actor's actions in every state, [S, A]."""
+    valid = jnp.asarray(states.valid_actions(config.environment.bins))
+    return actor.act(params, config.actor, _all_factors(config), valid)
+
+
+def after_merge(state: State, config: Config) -> State:
+    """What follows from merged parameters: the old policy, the KL's weight, and what actor and base share."""
+    averaged = state.averaged
+    params = _share_encoders(averaged.params, state.merges + 1, config)
+    log_policy = policy_table(params["actor"], config)
+    seen = transitions.visited(state.transitions)
+    valid = jnp.asarray(states.valid_actions(config.environment.bins))
+    kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, valid)
+    kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
+    weight = divergence.adaptive_weight(averaged.kl_weight, kl, config.kl_target)
+    averaged = averaged.replace(params=params, old_policy=log_policy, kl_weight=weight)
+    return state.replace(averaged=averaged, merges=state.merges + 1)
+
+
+def _value(
+    state: State, config: Config, batch: play.Batch, every: Preference, key: chex.PRNGKey
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+    """Reward and spread of stating each relation for each candidate, [B, L, Y] each, and the new scale [E]."""
+    params, scale = state.averaged.params["reward"], state.averaged.scale
+    keys = jax.random.split(key, batch.anchor.shape[0])
+    members = jax.vmap(lambda one, k: reward.member_scores(params, config.reward, one, k))(every, keys)
+    mask = jnp.repeat(play.flat(batch.candidates.record >= 0), config.reward.relations, axis=1)
+    scale = reward.update_scale(scale, members, mask, config.scale_rate)
+    value, spread = jax.vmap(lambda scores: reward.combine(config.reward, scores, scale))(members)
+    return value, spread, scale
+
+
+def _share(
+    state: State,
+    config: Config,
+    batch: play.Batch,
+    tables: Tables,
+    ranked: play.Ranked,
+    episode: environment.Episode,
+) -> play.Shared:
+    penalties = {
+        "base": batch.silent,
+        "rewriter": jnp.mean(
+            jax.vmap(lambda one: rewriter.penalty(one, batch.ask_source, tables.facts), 1, 1)(batch.subquery),
+            axis=1,
+        ),
+        "ranker": ranker.penalty(state.averaged.params["ranker"], config.ranker, batch.subquery),
+    }
+    # V counts R at every step of a walk; a step of it is in units of R.
+    discount = config.environment.discount
+    baseline = (1 - discount) * state.averaged.shared_value[episode.transition.s_tm1[:, 0]]
+    return play.share(
+        batch,
+        ranked,
+        episode.final.decision,
+        penalties,
+        baseline,
+        config.agreement_weight,
+        config.penalty_weight,
+    )
+
+
+def _remember(state: State, episode: environment.Episode, shared: play.Shared, config: Config) -> State:
+    """Counts and stores the transitions, and backs the shared value up along what was seen."""
+    steps, mask = jax.tree.map(_merge_axes, episode.transition), _merge_axes(episode.mask)
+    counts = transitions.observe(state.transitions, steps.s_tm1, steps.a_tm1, steps.s_t, mask)
+    raw_tm1, raw_t = _merge_axes(episode.raw_tm1), _merge_axes(episode.raw_t)
+    value = shared_reward.shared_value(
+        state.averaged.shared_value,
+        shared.score.reward,
+        config.environment.discount,
+        transitions.successors(counts),
+        config.environment.bins.terminal,
+    )
+    return state.replace(
+        averaged=state.averaged.replace(shared_value=value),
+        replay=replay.add(state.replay, steps, raw_tm1, raw_t, mask),
+        transitions=counts,
+    )
+
+
+def _critic_batch(state: State, items: Transition, weights: chex.Array, config: Config) -> critic.Batch:
+    bins = config.environment.bins
+    valid, factors = jnp.asarray(states.valid_actions(bins)), _all_factors(config)
+    q_target = critic.q_table(state.averaged.critic_target, config.critic, factors)
+    return critic.Batch(
+        factors_tm1=factors[items.s_tm1],
+        a_tm1=items.a_tm1,
+        r_t=items.r_t,
+        discount_t=items.discount_t,
+        factors_t=factors[items.s_t],
+        valid_t=valid[items.s_t],
+        p_next=transitions.probabilities(state.transitions, items.s_tm1, items.a_tm1, config.smoothing),
+        v_target=critic.state_values(q_target, valid, bins.terminal),
+        importance_weights=weights,
+    )
+
+
+def _actor_batch(
+    state: State,
+    episode: environment.Episode,
+    items: Transition,
+    q: chex.Array,
+    log_policy: chex.Array,
+    batch: play.Batch,
+    config: Config,
+) -> actor.Batch:
+    """This step's decisions, and the replayed ones."""
+    bins = config.environment.bins
+    fresh = jax.tree.map(_merge_axes, episode.transition)
+    both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), fresh, items)
+    mask = jnp.concatenate(
+        [_merge_axes(episode.mask), jnp.broadcast_to(state.replay.size > 0, items.r_t.shape)]
+    )
+    valid = jnp.asarray(states.valid_actions(bins))
+    return actor.Batch(
+        factors=_all_factors(config)[both.s_tm1],
+        valid=valid[both.s_tm1],
+        action=both.a_tm1,
+        mu=both.mu_tm1,
+        advantage=_advantage(both, q, log_policy),
+        q=q[both.s_tm1],
+        old_log_pi=state.averaged.old_policy[both.s_tm1],
+        mask=mask,
+        reason_source=batch.reason_source,
+        reason=batch.reason,
+        reason_advantage=batch.reason_value,
+    )
+
+
+def _advantage(steps: Transition, q: chex.Array, log_policy: chex.Array) -> chex.Array:
+    """r + discount V(s') - V(s) with V(s) = sum_a pi(a given s) Q(s, a), leaves [..] -> [..]."""
+    value = jax.vmap(values.soft_value)(jnp.exp(log_policy), q)
+    return policy_gradient.advantage_td(steps.r_t, steps.discount_t, value[steps.s_t], value[steps.s_tm1])
+
+
+def _query_advantage(episode: environment.Episode, q: chex.Array, log_policy: chex.Array) -> chex.Array:
+    """Discounted sum of the advantages of each query's episode, [B]."""
+    steps = episode.transition
+    flat = _advantage(jax.tree.map(_merge_axes, steps), q, log_policy).reshape(steps.r_t.shape)
+    masked = jnp.where(episode.mask, flat, 0.0)
+    return jax.vmap(policy_gradient.discounted_return)(masked, steps.discount_t)[:, 0]
+
+
+def _losses(
+    params: dict[str, Params],
+    state: State,
+    material: Round,
+    given: _Constants,
+    config: Config,
+    keys: chex.Array,
+) -> tuple[dict[str, chex.Array], Metrics, chex.Array]:
+    """One loss an agent, each of its own parameters only; metrics; the critic's TD errors."""
+    batch, shared = material.play, given.shared
+    losses, metrics = _lesson_losses(params, config, material.lessons)
+    weight = config.policy_weight * given.advantage + config.shared_weight * shared.base
+    losses["base"] += base.policy_loss(
+        params["base"], config.base, batch.ask_source, batch.written, weight, batch.searched
+    )[0]
+    losses["rewriter"] += config.shared_weight * rewriter.policy_loss(
+        params["rewriter"], config.rewriter, batch.rewrite_source, batch.subquery, shared.rewriter
+    )
+    ranking_loss, ranking_metrics = ranker.loss(
+        params["ranker"], config.ranker, batch.candidates, batch.belief
+    )
+    losses["ranker"] += ranking_loss + config.shared_weight * ranker.policy_loss(
+        params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker
+    )
+    losses["reward"], reward_metrics = reward.loss(
+        params["reward"], config.reward, given.preferences, keys[0]
+    )
+    losses["critic"], critic_metrics = critic.loss(
+        params["critic"], config.critic, given.critic, state.averaged.critic_target
+    )
+    losses["actor"], actor_metrics = actor.loss(
+        params["actor"], config.actor, given.actor, state.averaged.kl_weight
+    )
+    td_error = critic_metrics.pop("td_error")
+    named = {
+        "ranker": ranking_metrics,
+        "reward": reward_metrics,
+        "critic": critic_metrics,
+        "actor": actor_metrics,
+    }
+    metrics |= {f"{agent}/{name}": x for agent, found in named.items() for name, x in found.items()}
+    return losses, metrics, td_error
+
+
+def _lesson_losses(
+    params: dict[str, Params], config: Config, lessons: Lessons
+) -> tuple[dict[str, chex.Array], Metrics]:
+    """The supervised losses of the language models."""
+    found = {
+        "base": base.loss(params["base"], config.base, lessons.base),
+        "rewriter": rewriter.loss(
+            params["rewriter"], config.rewriter, lessons.rewriter, params["base"], config.base
+        ),
+        "ranker": ranker.reader_loss(params["ranker"], config.ranker, lessons.reader),
+        "reward": reward.language_loss(params["reward"], config.reward, lessons.responses),
+    }
+    metrics = {f"{agent}/{name}": x for agent, (_, part) in found.items() for name, x in part.items()}
+    return {agent: value for agent, (value, _) in found.items()}, metrics
+
+
+def _update(
+    averaged: Averaged, grads: dict[str, Params], config: Config, rates: dict[str, float]
+) -> Averaged:
+    """One step of Adam for each agent named in `rates`."""
+    params, moments = dict(averaged.params), dict(averaged.moments)
+    for name, rate in rates.items():
+        updates, moments[name] = _adam(config).update(grads[name], moments[name], params[name])
+        params[name] = optax.apply_updates(params[name], jax.tree.map(lambda u, r=rate: -r * u, updates))
+    return averaged.replace(params=params, moments=moments)
+
+
+def _adam(config: Config) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam())
+
+
+def _share_encoders(params: dict[str, Params], merges: chex.Array, config: Config) -> dict[str, Params]:
+    """Polyak-averages what actor and base have in common but the decision: their encoders."""
+    if not config.share_every:
+        return params
+    rate = jnp.where(merges % config.share_every == 0, config.share_rate, 0.0)
+    common = [name for name in params["base"] if name.startswith("encoder")]
+    ours, theirs = ({name: params[agent][name] for name in common} for agent in ("base", "actor"))
+    return params | {
+        "base": params["base"] | values.polyak(ours, theirs, rate),
+        "actor": params["actor"] | values.polyak(theirs, ours, rate),
+    }
+
+
+def _all_factors(config: Config) -> chex.Array:
+    """The state tokens of every state, [S, n]."""
+    bins = config.environment.bins
+    return jax.vmap(lambda number: states.factors(bins, number))(jnp.arange(bins.state_count))
+
+
+def _merge_axes(x: chex.Array) -> chex.Array:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _episode_metrics(episode: environment.Episode, shared: play.Shared, epsilon: chex.Array) -> Metrics:
+    final = episode.final
+    score = {
+        name: getattr(shared.score, name)
+        for name in ("precision", "recall", "weighted_f1", "agreement", "reward")
+    }
+    return {
+        "play/return": jnp.mean(environment.returns(episode)),
+        "play/steps": jnp.mean(final.steps),
+        "play/tokens": jnp.mean(final.tokens),
+        "play/ended": jnp.mean(final.ended),
+        "play/epsilon": epsilon,
+        **{f"shared/{name}": value for name, value in score.items()},
+        **{f"penalty/{name}": value for name, value in shared.penalties.items()},
+    }

@@ -1,0 +1,47 @@
+"""The main job: learns, without a label, which records of several tables relate, and states the relations.
+
+    python experiments/aco.py --config=experiments/configs/folder.py --config.data.path=DIR --workdir=W
+
+The workdir then holds config.json, metrics.jsonl, events.*, checkpoints/, relations.csv, summary.json and
+report.html. Stopped anywhere, the same command goes on from the last checkpoint, to the same result. Gold is
+opened only for the built-in catalogues, after learning, through evaluate.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+import evaluate
+import launch
+from aco_jax import answer, configuration, train
+
+
+def main() -> None:
+    config = launch.typed(train.TrainConfig, CONFIG)
+    workdir = Path(WORKDIR.value)
+    dataset = configuration.open_run(config, workdir)
+    summary = train.train(config, dataset, workdir)
+    rows = answer.relate(workdir, dataset)
+    answer.write_relations(workdir / "relations.csv", rows)
+    if config.data.path:
+        evaluate.write_report(workdir)
+    else:
+        evaluate.report_gold(workdir, split="valid")
+    print(f"{len(rows)} pairs in {workdir / 'relations.csv'}; {label_free(summary)}")
+    print(f"seen as a whole in {workdir / 'report.html'}")
+
+
+def label_free(summary: evaluate.Summary) -> str:
+    """The label-free estimate in words."""
+    parts = [f"{name} {100 * scores['f1']:.1f}" for name, scores in summary["label_free"].items()]
+    return f"F1 as estimated without labels: {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    CONFIG = config_flags.DEFINE_config_file("config", help_string="a file of experiments/configs")
+    WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.mark_flags_as_required(["config", "workdir"])
+    launch.run(main)

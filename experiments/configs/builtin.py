@@ -1,0 +1,77 @@
+"""The built-in catalogues of three shops, as `make run` learns to relate them.
+
+    python experiments/aco.py --config=experiments/configs/builtin.py --workdir=runs/builtin
+
+Machine: 2 cores, no accelerator. Time and result: see README.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Every knob of the program; folder.py and smoke.py change a few."""
+    config = ConfigDict()
+    config.seed = 0
+
+    # Data
+    config.data = data = ConfigDict()
+    data.path = ""  # a folder of tables; empty: the generator
+    data.tables = ()  # names of tables; (): tableA and tableB, or else all in the folder
+    data.relations = ConfigDict()  # name -> definition, symmetric, max_partners; empty: the generator's own
+    data.generator = generator = ConfigDict()
+    generator.shops = 3  # tables
+    generator.size = 300  # records a shop
+    generator.difficulty = 0.5  # 0 all shops speak alike, 1 none does
+
+    # Language models: base, rewriter, actor; the ranker's reader and the reward model take the same sizes
+    config.model = model = ConfigDict()
+    model.vocab_size = 2048  # byte pairs learnt from the tables
+    model.width = 96  # with 2 + 2 layers below 1M parameters an agent
+    model.heads = 4
+    model.encoder_layers = 2
+    model.decoder_layers = 2
+    model.mlp_width = 288  # 3 x width
+    model.record_length = 64  # tokens of a record
+    model.query_length = 28  # tokens of a query, guardrails included
+
+    # Length of the run; budgets are in steps, for clocks would break exact resume
+    config.train = train = ConfigDict()
+    train.pretrain_rounds = 12  # rounds of supervised start before any play
+    train.rounds = 16  # rounds of prepare, play, learn, merge
+    train.merge_every = 8  # local steps a round
+    train.replicas = 1  # one a device, or more
+    train.anchors_per_step = 32  # B, of each replica
+    train.candidates = 8  # K, of the query and of each rewrite
+    train.rewrites = 2  # M, subqueries an anchor
+    train.keep = 3  # checkpoints
+
+    # Agents
+    config.agents = agents = ConfigDict()
+    agents.rates = ConfigDict(  # of Adam
+        {"base": 3e-4, "rewriter": 3e-4, "ranker": 3e-4, "reward": 1e-3, "critic": 2e-3, "actor": 3e-4}
+    )
+    agents.clip = 1.0  # greatest norm of an agent's gradient
+    agents.replay_capacity = 4096  # transitions, of all replicas together
+    agents.replay_batch = 128  # transitions a step
+    agents.priority_exponent = 0.6  # 0 draws uniformly
+    agents.importance_exponent = 0.4  # at the start; 1 at the end
+    agents.smoothing = 1.0  # counts spread over a row of the transition model
+    agents.epsilon_last = 0.02  # share of exploring actions at the end
+    agents.kl_target = 0.02  # nats a decision and round
+    agents.credit_weight = 1.0  # of the shared reward at the end of an episode
+    agents.policy_weight = 0.05  # of the episode's advantage in the base's loss
+    agents.shared_weight = 0.05  # of the shared reward in the losses of base, rewriter, ranker
+    agents.penalty_weight = 0.2  # of an agent's own penalty
+    agents.share_rate = 0.1  # Polyak rate between the encoders of base and actor
+    agents.share_every = 4  # merges; 0 never shares
+
+    # The decision process; costs are in units of the reward
+    config.environment = environment = ConfigDict()
+    environment.max_steps = 48  # a longer walk is truncated
+    environment.discount = 0.99
+    environment.step_cost = 0.01  # every action but STOP
+    environment.token_cost = 0.002  # a token read
+    environment.rewrite_cost = 0.1  # a row of candidates revealed
+    return config

@@ -1,0 +1,68 @@
+"""The door of every launcher: flags in, and where they are wrong one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from aco_jax import configuration
+from aco_jax.data.records import InputError
+
+WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line, then calls `main`; never returns."""
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def typed(cls: type, flag: flags.FlagHolder) -> Any:
+    """The dataclass `cls` from the flag --config. Raises InputError naming the file or the field."""
+    try:
+        return configuration.from_dict(cls, flag.value.to_dict())
+    except OSError as error:
+        raise InputError(f"--config: {error}") from None
+
+
+def _guarded(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except InputError as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Flags as absl reads them; whatever it or a config file raises becomes one line."""
+    try:
+        left = flags.FLAGS(argv)
+    except flags.Error as error:
+        _stop(f"{error}; --help lists what is expected")
+    except (AttributeError, KeyError) as error:
+        _stop(_unknown_field(argv, str(error)))
+    except (OSError, TypeError, ValueError) as error:
+        _stop(f"--config: {error}")
+    if left[1:]:
+        _stop(f"{left[1]!r} is no flag, expected --flag=value")
+    return left
+
+
+def _unknown_field(argv: Sequence[str], error: str) -> str:
+    """Names the override that the config file has no field for."""
+    missing = set(re.findall(r"\w+", error.partition("Did you mean")[0]))
+    for override in argv:
+        if override.startswith("--config.") and missing & set(override.partition("=")[0].split(".")):
+            return f"{override}: unknown field {error}, expected a field of the config file"
+    return f"--config: unknown field {error}, expected a field of the config file"
+
+
+def _stop(message: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(WRONG_INPUT)

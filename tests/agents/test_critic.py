@@ -1,0 +1,232 @@
+"""The critic's loss against its formula in float64, and Q* of a chain approached from both targets."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from aco_jax.agents import critic
+from aco_jax.ops import states
+
+CONFIG = critic.Config((3, 2, 4), actions=3, width=16, heads=2, layers=1, mlp_width=32, chunk=5)
+B, S = 6, 24
+q_values = jax.jit(critic.q_values, static_argnums=1)
+q_table = jax.jit(critic.q_table, static_argnums=1)
+slopes = jax.jit(jax.value_and_grad(critic.loss, has_aux=True), static_argnums=1)
+
+
+def factors(seed: int, count: int = B) -> jax.Array:
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(
+        np.stack([rng.integers(0, size, count) for size in CONFIG.factor_sizes], axis=1), jnp.int32
+    )
+
+
+def batch(seed: int = 0) -> critic.Batch:
+    rng = np.random.default_rng(seed)
+
+    def real(count: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=count), jnp.float32)
+
+    p = rng.random((B, S))
+    return critic.Batch(
+        factors_tm1=factors(seed),
+        a_tm1=jnp.asarray(rng.integers(0, 3, B), jnp.int32),
+        r_t=real(B),
+        discount_t=jnp.array([0.9, 0.9, 0.0, 0.9, 0.0, 0.9]),
+        factors_t=factors(seed + 1),
+        valid_t=jnp.asarray(rng.random((B, 3)) < 0.6).at[:, 2].set(True),
+        p_next=jnp.asarray(p / p.sum(axis=1, keepdims=True), jnp.float32),
+        v_target=real(S),
+        importance_weights=jnp.asarray(rng.random(B), jnp.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def trees() -> tuple[chex.ArrayTree, chex.ArrayTree]:
+
+
+    def grown(seed: int) -> chex.ArrayTree:
+        """With a head large enough that two of them disagree about the best action."""
+        tree = jax.jit(critic.init, static_argnums=1)(jax.random.key(seed), CONFIG)
+        return {**tree, "head": {**tree["head"], "kernel": 100 * tree["head"]["kernel"]}}
+
+    return grown(0), grown(1)
+
+
+@pytest.mark.parametrize(("model_weight", "huber"), [(0.0, 0.0), (1.0, 0.0), (0.3, 0.0), (0.3, 0.5)])
+def test_loss_is_its_formula(
+    trees: tuple[chex.ArrayTree, chex.ArrayTree], model_weight: float, huber: float
+) -> None:
+    online, target = trees
+    config = dataclasses.replace(CONFIG, model_weight=model_weight, huber=huber, discount=0.8)
+    data = batch()
+    (loss, metrics), _ = slopes(online, config, data, target)
+    q_tm1, q_t, q_target = (
+        np.asarray(q_values(tree, CONFIG, f), np.float64)
+        for tree, f in ((online, data.factors_tm1), (online, data.factors_t), (target, data.factors_t))
+    )
+    errors = []
+    for i in range(B):
+        valid = np.flatnonzero(np.asarray(data.valid_t[i]))
+        best = valid[np.argmax(q_t[i, valid])]
+        double = float(data.r_t[i]) + float(data.discount_t[i]) * q_target[i, best]
+        model = float(data.r_t[i]) + 0.8 * np.asarray(data.p_next[i], np.float64) @ np.asarray(data.v_target)
+        errors.append((1 - model_weight) * double + model_weight * model - q_tm1[i, int(data.a_tm1[i])])
+    size = np.abs(errors)
+    cost = np.where(size <= huber, 0.5 * size**2, huber * (size - 0.5 * huber)) if huber else 0.5 * size**2
+    np.testing.assert_allclose(metrics["td_error"], errors, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(loss, np.mean(np.asarray(data.importance_weights) * cost), rtol=1e-4)
+    np.testing.assert_allclose(metrics["absolute_error"], size.mean(), rtol=1e-4)
+
+
+def test_priorities_are_not_weighted_and_weightless_items_teach_nothing(
+    trees: tuple[chex.ArrayTree, chex.ArrayTree],
+) -> None:
+    online, target = trees
+    data = batch()
+    some = dataclasses.replace(data, importance_weights=jnp.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
+    other = dataclasses.replace(some, r_t=some.r_t.at[3:].add(100.0))
+    (one, metrics), slope = slopes(online, CONFIG, some, target)
+    (two, _), other_slope = slopes(online, CONFIG, other, target)
+    assert float(one) == float(two)
+    chex.assert_trees_all_equal(slope, other_slope)
+    (_, plain), _ = slopes(online, CONFIG, data, target)
+    np.testing.assert_array_equal(metrics["td_error"], plain["td_error"])
+
+
+def test_targets_are_constants(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
+    online, target = trees
+    to_target = jax.jit(jax.grad(lambda tree: critic.loss(online, CONFIG, batch(), tree)[0]))(target)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(to_target))
+    # Where every walk ends the targets hold no Q at all, and finite differences find the same slope.
+    data = dataclasses.replace(batch(), discount_t=jnp.zeros(B))
+    config = dataclasses.replace(CONFIG, huber=0.0)
+
+    def loss(move: jax.Array) -> float:
+        head = {**online["head"], "bias": online["head"]["bias"] + move}
+        return float(slopes({**online, "head": head}, config, data, target)[0][0])
+
+    bias = slopes(online, config, data, target)[1]["head"]["bias"]
+    for a in range(3):
+        move = jnp.zeros(3).at[a].set(1e-2)
+        np.testing.assert_allclose(bias[a], (loss(move) - loss(-move)) / 2e-2, rtol=2e-3, atol=1e-3)
+
+
+def test_table_in_chunks_equals_values_at_once(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
+    everything = factors(3, 13)
+    at_once = q_values(trees[0], CONFIG, everything)
+    np.testing.assert_allclose(q_table(trees[0], CONFIG, everything), at_once, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        q_values(trees[0], CONFIG, everything[:12].reshape(3, 4, 3)),
+        at_once[:12].reshape(3, 4, 3),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_each_factor_is_read(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
+    one_apart = jnp.concatenate([jnp.zeros((1, 3), jnp.int32), jnp.eye(3, dtype=jnp.int32)])
+    q = np.asarray(q_values(trees[0], CONFIG, one_apart))
+    assert all(not np.allclose(q[0], q[1 + place]) for place in range(3))
+
+
+def test_state_values_leave_invalid_actions_out_and_end_at_0() -> None:
+    q = jnp.array([[1.0, 5.0], [-3.0, 2.0], [9.0, 9.0]])
+    valid = jnp.array([[True, False], [True, False], [False, True]])
+    np.testing.assert_array_equal(critic.state_values(q, valid, 2), [1.0, -3.0, 0.0])
+
+
+def test_target_moves_at_its_rate(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
+    config = dataclasses.replace(CONFIG, target_rate=0.25)
+    moved = critic.update_target(config, trees[1], trees[0])
+    expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, trees[1], trees[0])
+    chex.assert_trees_all_close(moved, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_it_reads_the_states_of_the_decision_process() -> None:
+    bins = states.config_for(1)
+    config = critic.Config(bins.factor_sizes, bins.action_count, width=16, heads=2, layers=1, mlp_width=16)
+    everything = states.factors(bins, jnp.arange(bins.state_count))
+    params = jax.jit(critic.init, static_argnums=1)(jax.random.key(0), config)
+    q = q_table(params, config, everything)
+    assert q.shape == (bins.state_count, bins.action_count)
+    chex.assert_tree_all_finite(q)
+    assert len(everything[0]) <= 16
+
+
+CHAIN, GAMMA = 5, 0.9
+
+
+def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States 0..3 and the ended 4; rewards, transitions and Q*.
+
+    Action 0 goes left and pays 0.1 in state 0; 1 goes right, but stays with a chance of 0.2, and pays 1 in
+    state 3; 2 is not valid and would pay 10.
+    """
+    p, r = np.zeros((CHAIN, 3, CHAIN)), np.zeros((CHAIN, 3))
+    for s in range(CHAIN - 1):
+        p[s, 0, max(s - 1, 0)] += 1.0
+        p[s, 1, s + 1] += 0.8
+        p[s, 1, s] += 0.2
+        p[s, 2, s], r[s, 2] = 1.0, 10.0
+    r[0, 0], r[CHAIN - 2, 1] = 0.1, 1.0
+    q = np.zeros((CHAIN, 3))
+    for _ in range(300):
+        v = np.append(q[:-1, :2].max(axis=1), 0.0)
+        q = np.where(np.arange(3) == 2, 0.0, r + GAMMA * p @ v)
+    return p, r, q
+
+
+def chain_batch(
+    config: critic.Config, target: chex.ArrayTree, key: jax.Array, copies: int = 16
+) -> critic.Batch:
+    """Every valid action of every state, with next states drawn anew."""
+    p, r, _ = chain()
+    s, a = (np.tile(x.ravel(), copies) for x in np.meshgrid(np.arange(CHAIN - 1), np.arange(2),
+    indexing="ij")) valid = jnp.asarray(np.tile([True, True, False], (CHAIN, 1))) then =
+    jax.random.categorical(key, jnp.log(jnp.asarray(p[s, a], jnp.float32))) q = critic.q_values(target,
+    config, jnp.arange(CHAIN)[:, None]) return critic.Batch(
+        factors_tm1=jnp.asarray(s)[:, None],
+        a_tm1=jnp.asarray(a),
+        r_t=jnp.asarray(r[s, a], jnp.float32),
+        discount_t=jnp.where(then == CHAIN - 1, 0.0, GAMMA),
+        factors_t=then[:, None],
+        valid_t=valid[then],
+        p_next=jnp.asarray(p[s, a], jnp.float32),
+        v_target=critic.state_values(q, valid, CHAIN - 1),
+        importance_weights=jnp.ones(len(s)),
+    )
+
+
+@pytest.mark.parametrize("model_weight", [0.0, 1.0])
+def test_the_chains_best_values_are_approached(model_weight: float) -> None:
+    config = critic.Config(
+        (CHAIN,), 3, 16, heads=1, layers=1, mlp_width=32, discount=GAMMA, model_weight=model_weight, huber=0.0
+    )
+    optimiser = optax.adam(optax.linear_schedule(3e-3, 0.0, 1500))
+
+    @jax.jit
+    def train(key: jax.Array) -> jax.Array:
+        def body(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
+            params, target, moments = carry
+            slope = jax.grad(critic.loss, has_aux=True)(
+                params, config, chain_batch(config, target, key), target
+            )[0]
+            change, moments = optimiser.update(slope, moments)
+            params = optax.apply_updates(params, change)
+            return (params, critic.update_target(config, target, params), moments), None
+
+        params = critic.init(key, config)
+        start = (params, params, optimiser.init(params))
+        (params, _, _), _ = jax.lax.scan(body, start, jax.random.split(key, 1500))
+        return critic.q_values(params, config, jnp.arange(CHAIN)[:, None])
+
+    q = train(jax.random.key(0))
+    np.testing.assert_allclose(q[:-1, :2], chain()[2][:-1, :2], atol=0.06)

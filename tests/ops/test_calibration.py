@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize
+
+from aco_jax.ops import calibration
+
+RNG = np.random.default_rng(8)
+N = 60
+LOGITS = (2.0 * RNG.normal(size=N)).astype(np.float32)
+Y = (RNG.uniform(size=N) < 1 / (1 + np.exp(-0.4 * LOGITS + 0.6))).astype(np.float32)
+MASK = np.arange(N) < 50
+P = (1 / (1 + np.exp(-LOGITS))).astype(np.float32)
+SPOILED = np.where(MASK, LOGITS, np.nan).astype(np.float32)
+
+
+def log_loss(logits, targets):
+    return np.mean(np.logaddexp(0, logits) - targets * logits)
+
+
+def test_expected_calibration_error(variant):
+    expected = 0.0
+    for low in np.arange(10) / 10:
+        inside = MASK & (low <= P) & (low + 0.1 > P)
+        if inside.any():
+            expected += inside.sum() / MASK.sum() * abs(Y[inside].mean() - P[inside].mean())
+    value = variant(calibration.expected_calibration_error, P, Y, MASK)
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_calibration_error_by_hand():
+    p, y = jnp.array([1.0, 1.0, 0.25, 0.25]), jnp.array([1.0, 0.0, 1.0, 0.0])
+    full = jnp.ones(4, bool)
+    # half the mass is off by 1/2, the other half by 1/4; 1.0 falls into the last bin
+    assert calibration.expected_calibration_error(p, y, full) == pytest.approx(0.375)
+    assert calibration.expected_calibration_error(p, y, full, bins=1) == pytest.approx(0.125)
+    assert calibration.expected_calibration_error(p, y, jnp.zeros(4, bool)) == 0.0
+
+
+def test_brier(variant):
+    expected = np.mean((P[:50].astype(np.float64) - Y[:50]) ** 2)
+    assert variant(calibration.brier, P, Y, MASK) == pytest.approx(expected, rel=1e-5)
+
+
+def test_temperature_has_the_least_log_loss(variant):
+    best = optimize.minimize_scalar(
+        lambda t: log_loss(LOGITS[:50].astype(np.float64) / t, Y[:50]), bounds=(0.01, 100), method="bounded"
+    )
+    assert variant(calibration.fit_temperature, LOGITS, Y, MASK) == pytest.approx(best.x, rel=1e-3)
+
+
+def test_platt_has_the_least_log_loss_on_smoothed_targets(variant):
+    positive, negative = Y[:50].sum(), (1 - Y[:50]).sum()
+    targets = np.where(Y[:50] == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    best = optimize.minimize(
+        lambda theta: log_loss(theta[0] * LOGITS[:50].astype(np.float64) + theta[1], targets), np.zeros(2)
+    )
+    found = variant(calibration.platt, LOGITS, Y, MASK)
+    np.testing.assert_allclose(found, best.x, rtol=1e-3)
+
+
+def test_padding_changes_no_fit():
+    assert calibration.fit_temperature(SPOILED, Y, MASK) == calibration.fit_temperature(LOGITS, Y, MASK)
+    clean, spoiled = calibration.platt(LOGITS, Y, MASK), calibration.platt(SPOILED, Y, MASK)
+    np.testing.assert_array_equal(clean, spoiled)
+    p = np.where(MASK, P, np.nan).astype(np.float32)
+    for clean, spoiled in (
+        (calibration.brier(P, Y, MASK), calibration.brier(p, Y, MASK)),
+        (
+            calibration.expected_calibration_error(P, Y, MASK),
+            calibration.expected_calibration_error(p, Y, MASK),
+        ),
+        (calibration.em_prior(P, MASK, 0.5, 5), calibration.em_prior(p, MASK, 0.5, 5)),
+    ):
+        assert clean == spoiled
+
+
+@pytest.mark.parametrize(
+    ("logits", "y"),
+    [
+        (np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0, 1.0])),  # separable
+        (np.array([-30.0, -20.0, 20.0, 30.0]), np.array([1.0, 1.0, 0.0, 0.0])),  # reversed
+        (np.zeros(4), np.array([0.0, 1.0, 1.0, 1.0])),  # no information
+        (np.array([100.0, -100.0, 90.0, -90.0]), np.array([1.0, 1.0, 0.0, 0.0])),  # large
+        (np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4)),  # one class
+    ],
+)
+def test_fits_stay_finite(logits, y):
+    logits, y = jnp.asarray(logits, jnp.float32), jnp.asarray(y, jnp.float32)
+    mask = jnp.ones(4, bool)
+    temperature = calibration.fit_temperature(logits, y, mask)
+    assert 0.01 <= temperature <= 100.001
+    slope, intercept = calibration.platt(logits, y, mask)
+    assert np.isfinite([slope, intercept]).all()
+    fitted = log_loss(np.float64(slope) * logits + np.float64(intercept), y)
+    assert fitted <= log_loss(np.zeros(4), y) + 0.02  # no worse than knowing nothing, but for the smoothing
+
+
+def test_platt_without_examples_says_one_half():
+    slope, intercept = calibration.platt(jnp.ones(3), jnp.ones(3), jnp.zeros(3, bool))
+    assert slope == intercept == 0.0
+
+
+def test_prior_shift(variant):
+    p = np.array([0.0, 0.2, 0.5, 1.0], np.float32)
+    shifted = variant(calibration.prior_shift, p, np.float32(0.5), np.float32(0.1))
+    logit = np.log(0.2 / 0.8) + np.log(0.1 / 0.9)
+    np.testing.assert_allclose(shifted, [0.0, 1 / (1 + np.exp(-logit)), 0.1, 1.0], rtol=1e-5)
+    same = variant(calibration.prior_shift, p, np.float32(0.3), np.float32(0.3))
+    np.testing.assert_allclose(same, p, rtol=1e-5)
+
+
+def saerens(p, old, steps):
+    prior = old
+    for _ in range(steps):
+        yes, no = p * prior / old, (1 - p) * (1 - prior) / (1 - old)
+        prior = np.mean(yes / (yes + no))
+    return prior
+
+
+def test_em_prior(variant):
+    expected = saerens(P[:50].astype(np.float64), 0.4, 20)
+    estimate = variant(functools.partial(calibration.em_prior, steps=20), P, MASK, np.float32(0.4))
+    assert estimate == pytest.approx(expected, rel=1e-4)
+    nobody = calibration.em_prior(jnp.asarray(P), jnp.zeros(N, bool), 0.4, 3)
+    assert nobody == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.8])
+def test_em_prior_finds_the_share_of_a_shifted_population(share):
+    """A classifier calibrated at one half, asked about a population of another share."""
+    rng = np.random.default_rng(9)
+    y = rng.uniform(size=4000) < share
+    evidence = rng.normal(loc=np.where(y, 1.5, -1.5))
+    p = 1 / (1 + np.exp(-3.0 * evidence))  # the log-likelihood ratio of the two normals
+    estimate = calibration.em_prior(jnp.asarray(p, jnp.float32), jnp.ones(4000, bool), 0.5, 100)
+    assert estimate == pytest.approx(share, abs=0.03)

@@ -1,0 +1,184 @@
+"""The map of DESIGN, checked on the syntax tree: who imports whom, and who opens gold."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import optax
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (
+    ("types", "kernels"),
+    ("ops",),
+    ("models", "data"),
+    ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision"),
+    ("play", "learner", "replicas"),
+    (
+        *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
+        *("prepare", "train", "adapt", "answer"),
+    ),
+)
+APART = 3  # rooms of this layer, each agent one, do not import one another
+DOORS = {
+    "transformers": ("aco_jax/data/tokens.py",),
+    "tokenizers": ("aco_jax/data/tokens.py",),
+    "orbax": ("aco_jax/checkpoints.py",),
+    "tensorboardX": ("aco_jax/progress.py",),
+    "tqdm": ("aco_jax/progress.py",),
+    "bm25s": ("aco_jax/data/retrieval.py",),
+    "safetensors": ("aco_jax/models/pretrained.py",),
+    "jax.experimental.pallas": ("kernels/",),
+    "flax.linen": ("aco_jax/models/", "aco_jax/agents/"),
+    "absl": ("experiments/",),
+    "ml_collections": ("experiments/",),
+}
+PROGRAM = sorted(
+    [*ROOT.glob("aco_jax/**/*.py"), *ROOT.glob("kernels/**/*.py"), *ROOT.glob("experiments/**/*.py")]
+)
+PROGRAM = [path for path in PROGRAM if "aco_jax/kernels" not in path.as_posix()]
+EVERY = [*PROGRAM, ROOT / "setup.py", *sorted(ROOT.glob("tests/**/*.py"))]
+
+
+def name_of(path: Path) -> str:
+    """aco_jax/data/tokens.py -> aco_jax.data.tokens; kernels/ is aco_jax.kernels."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    if parts[0] == "kernels":
+        parts.insert(0, "aco_jax")
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imports_of(source: str) -> set[str]:
+    """Every module that may be meant: `from a.b import c` gives a.b and a.b.c."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room_of(name: str) -> str:
+    """The room of a module or of a name in it, "" where it has none; each agent is a room of its own."""
+    if not name.startswith("aco_jax."):
+        return ""
+    parts = name.split(".")[1:]
+    return ".".join(parts[:2]) if parts[0] == "agents" else parts[0]
+
+
+def layer_of(room: str) -> int | None:
+    return next((layer for layer, rooms in enumerate(LAYERS) if room.split(".")[0] in rooms), None)
+
+
+def faults_of(name: str, source: str) -> list[str]:
+    """The rooms that the module `name` imports and must not."""
+    mine, faults = layer_of(room_of(name)), []
+    for room in sorted({room_of(other) for other in imports_of(source)} - {room_of(name), "agents"}):
+        layer = layer_of(room)
+        if mine is not None and layer is not None and (layer > mine or layer == mine == APART):
+            faults.append(f"{name} (layer {mine}) imports {room} (layer {layer})")
+    return faults
+
+
+def uses(path: Path, library: str) -> bool:
+    found = imports_of(path.read_text(encoding="utf-8"))
+    return any(name == library or name.startswith(f"{library}.") for name in found)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_every_room_has_a_layer():
+    names = [name_of(path) for path in PROGRAM if path.is_relative_to(ROOT / "aco_jax")]
+    assert [name for name in names if name != "aco_jax" and layer_of(room_of(name)) is None] == []
+
+
+def test_imports_go_down():
+    faults = []
+    for path in PROGRAM:
+        faults += faults_of(name_of(path), path.read_text(encoding="utf-8"))
+    assert faults == []
+
+
+def test_nothing_imports_the_launchers():
+    launchers = {path.stem for path in ROOT.glob("experiments/*.py")} | {"experiments", "configs"}
+    for path in PROGRAM:
+        if not relative(path).startswith("experiments/"):
+            roots = {name.split(".")[0] for name in imports_of(path.read_text(encoding="utf-8"))}
+            assert not roots & launchers, relative(path)
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_one_door_a_library(library):
+    users = [relative(path) for path in PROGRAM if uses(path, library)]
+    assert [user for user in users if not user.startswith(DOORS[library])] == []
+
+
+def test_optimisers_are_the_learners():
+    """Elsewhere optax gives losses and types only."""
+    allowed = {*dir(optax.losses), "losses", "OptState", "GradientTransformation"}
+    for path in PROGRAM:
+        if relative(path) in ("aco_jax/learner.py", "aco_jax/replicas.py"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "optax"
+        }
+        assert used <= allowed, relative(path)
+
+
+def test_only_evaluate_opens_gold():
+    for path in PROGRAM:
+        source, name = path.read_text(encoding="utf-8"), relative(path)
+        if uses(path, "aco_jax.evaluation"):
+            assert name == "experiments/evaluate.py"
+        if uses(path, "evaluate"):
+            assert name == "experiments/aco.py"
+        if name in ("aco_jax/evaluation.py", "aco_jax/data/records.py"):
+            continue
+        for call in ast.walk(ast.parse(source)):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] == "read_pairs":
+                arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+                assert any(isinstance(a, ast.Constant) and a.value == "forbidden" for a in arguments), name
+
+
+def test_nothing_is_suppressed():
+    marks = re.compile(
+        r"#\s*(noqa|type:\s*ignore|pylint|pragma|pyright|mypy:|ruff:|fmt:|isort:)", re.IGNORECASE
+    )
+    for path in EVERY:
+        tokens = tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+        found = [t.string for t in tokens if t.type == tokenize.COMMENT and marks.match(t.string)]
+        assert found == [], relative(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "faults"),
+    [
+        ("aco_jax.ops.values", "from aco_jax.ops import masking", 0),
+        ("aco_jax.ops.values", "from aco_jax.data import records", 1),
+        ("aco_jax.ops.values", "def f():\n    import aco_jax.train", 1),
+        ("aco_jax.agents.actor", "from aco_jax.models import transformer", 0),
+        ("aco_jax.agents.actor", "from aco_jax.agents import base", 1),
+        ("aco_jax.agents.actor", "from aco_jax.agents.base import init", 1),
+        ("aco_jax.agents.actor", "import aco_jax.replay as r", 1),
+        ("aco_jax.replay", "from aco_jax.replay import State", 0),
+        ("aco_jax.learner", "from aco_jax.agents import actor, base\nfrom aco_jax import replay", 0),
+        ("aco_jax.kernels.token_log_prob", "from aco_jax import ops", 1),
+        ("aco_jax.learner", "from aco_jax import evaluation", 1),
+    ],
+)
+def test_a_fault_is_found(name, source, faults):
+    assert len(faults_of(name, source)) == faults
