@@ -87,9 +87,7 @@ def _best(rows: sp.csr_matrix, columns: sp.csr_matrix) -> tuple[np.ndarray, np.n
     return best, similarity
 
 
-def _assignment_of_nearest(
-    left: sp.csr_matrix, right: sp.csr_matrix
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _assignment_of_nearest(left: sp.csr_matrix, right: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Only the nearest of each record, from either side, compete; each row may also stay alone."""
     table = _nearest(left, right).maximum(_nearest(right, left).T.tocsr())
     alone = _NEXT_TO_NOTHING * sp.eye(table.shape[0])

@@ -85,8 +85,7 @@ def evaluate(
     result["catalogue"] = None if matches is None else _score_catalogue(stated, matches)
     result["label_free"] = {name: dict(values) for name, values in estimates.items()}
     result["baselines"] = {
-        name: _score_baseline(dataset, method, labelled, matches)
-        for name, method in baselines.METHODS.items()
+        name: _score_baseline(dataset, method, labelled, matches) for name, method in baselines.METHODS.items()
     }
     return result
 
@@ -219,9 +218,7 @@ def _score_calibration(dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Ro
     }
 
 
-def _soft_f1(
-    dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Row], stated: Mapping[Pair, str]
-) -> float:
+def _soft_f1(dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Row], stated: Mapping[Pair, str]) -> float:
     """F1 of the split's pairs as expected from their probabilities alone."""
     pairs = _pairs(labelled)
     p = _positive_probability(dataset, pairs, pair_rows)
@@ -299,8 +296,5 @@ def _confusion_lines(confusion: Mapping[str, Mapping[str, int]]) -> list[str]:
     columns = list(next(iter(confusion.values())))
     width = max(map(len, [*columns, *confusion])) + 2
     head = "".ljust(width) + "".join(name.rjust(width) for name in columns)
-    body = [
-        name.ljust(width) + "".join(str(n).rjust(width) for n in row.values())
-        for name, row in confusion.items()
-    ]
+    body = [name.ljust(width) + "".join(str(n).rjust(width) for n in row.values()) for name, row in confusion.items()]
     return [head, *body]

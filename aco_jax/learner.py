@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from aco_jax import environment, exploration, play, replay, shared_reward, states, transitions
+from aco_jax import environment, exploration, play, replay, shared_reward, transitions
 from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
-from aco_jax.ops import divergence, policy_gradient, values
+from aco_jax.ops import divergence, policy_gradient, states, values
 from aco_jax.types import Metrics, Params, Preference, Transition
 
 LANGUAGE = ("base", "rewriter", "ranker", "reward")  # agents with supervised lessons
@@ -87,10 +87,10 @@ class State:
     """A replica's state; leaves have a leading axis R when there are several."""
 
     averaged: Averaged
-    replay: replay.State
+    memory: replay.State
     shards: replay.Shards
-    transitions: transitions.State
-    edges: environment.Edges
+    counts: transitions.State
+    edges: states.Edges
     step: chex.Array  # [] int32, local steps
     merges: chex.Array  # [] int32
     key: chex.PRNGKey
@@ -159,19 +159,17 @@ def init(key: chex.PRNGKey, config: Config) -> State:
     )
     return State(
         averaged=averaged,
-        replay=memory,
+        memory=memory,
         shards=replay.exchange(memory),
-        transitions=transitions.init(bins.state_count, bins.action_count),
-        edges=states.initial_edges(bins),
+        counts=transitions.init(bins.state_count, bins.action_count),
+        edges=states.first_edges(bins),
         step=jnp.zeros((), jnp.int32),
         merges=jnp.zeros((), jnp.int32),
         key=jax.random.fold_in(key, 1),
     )
 
 
-def pretrain_step(
-    state: State, lessons: Lessons, tables: Tables, config: Config, rate: float
-) -> tuple[State, Metrics]:
+def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config, rate: float) -> tuple[State, Metrics]:
     """One supervised step of base, rewriter, the ranker's reader and the reward model's trunk."""
     del tables
 
@@ -181,14 +179,14 @@ def pretrain_step(
 
     (_, metrics), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
     averaged = _update(state.averaged, grads, config, dict.fromkeys(LANGUAGE, rate))
-    return state.replace(averaged=averaged, step=state.step + 1), metrics
+    return dataclasses.replace(state, averaged=averaged, step=state.step + 1), metrics
 
 
 def local_step(state: State, material: Round, tables: Tables, config: Config) -> tuple[State, Metrics]:
     """Plays B episodes, remembers them, and updates all agents once."""
     key, *keys = jax.random.split(state.key, 7)
     batch, params = material.play, state.averaged.params
-    ranked = play.rank(params["ranker"], config.ranker, batch.candidates, keys[0])
+    ranked = play.rank(params["ranker"], config.ranker, batch, keys[0])
     every = play.all_preferences(config.base.special, batch, tables.texts, ranked)
     value, spread, scale = _value(state, config, batch, every, keys[1])
     problem = play.problems(batch, ranked, value, spread)
@@ -199,9 +197,7 @@ def local_step(state: State, material: Round, tables: Tables, config: Config) ->
     episode = environment.add_terminal_reward(episode, config.credit_weight * shared.credit)
     state = _remember(state, episode, shared, config)
     exponent = exploration.anneal(config.importance_exponent, 1.0, state.step, config.steps)
-    items, indices, weights = replay.sample(
-        state.replay, keys[3], config.replay_batch, exponent, state.shards
-    )
+    items, indices, weights = replay.sample(state.memory, keys[3], config.replay_batch, exponent, state.shards)
     q = critic.q_table(params["critic"], config.critic, _all_factors(config))
     given = _Constants(
         critic=_critic_batch(state, items, weights, config),
@@ -218,18 +214,19 @@ def local_step(state: State, material: Round, tables: Tables, config: Config) ->
 
     (_, (metrics, td_error)), grads = jax.value_and_grad(total, has_aux=True)(params)
     averaged = _update(state.averaged, grads, config, dataclasses.asdict(config.rates))
-    averaged = averaged.replace(
+    averaged = dataclasses.replace(
+        averaged,
         critic_target=critic.update_target(config.critic, averaged.critic_target, averaged.params["critic"]),
         scale=scale,
     )
-    memory = replay.set_priorities(state.replay, indices, td_error, weights > 0)
-    state = state.replace(averaged=averaged, replay=memory, step=state.step + 1, key=key)
+    memory = replay.set_priorities(state.memory, indices, td_error, weights > 0)
+    state = dataclasses.replace(state, averaged=averaged, memory=memory, step=state.step + 1, key=key)
     return state, metrics | _episode_metrics(episode, shared, epsilon)
 
 
 def policy_table(params: Params, config: Config) -> chex.Array:
     """Log-probabilities of the actor's actions in every state, [S, A]."""
-    valid = jnp.asarray(states.valid_actions(config.environment.bins))
+    valid = _all_valid(config)
     return actor.act(params, config.actor, _all_factors(config), valid)
 
 
@@ -238,13 +235,13 @@ def after_merge(state: State, config: Config) -> State:
     averaged = state.averaged
     params = _share_encoders(averaged.params, state.merges + 1, config)
     log_policy = policy_table(params["actor"], config)
-    seen = transitions.visited(state.transitions)
-    valid = jnp.asarray(states.valid_actions(config.environment.bins))
+    seen = transitions.visited(state.counts)
+    valid = _all_valid(config)
     kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, valid)
     kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
     weight = divergence.adaptive_weight(averaged.kl_weight, kl, config.kl_target)
-    averaged = averaged.replace(params=params, old_policy=log_policy, kl_weight=weight)
-    return state.replace(averaged=averaged, merges=state.merges + 1)
+    averaged = dataclasses.replace(averaged, params=params, old_policy=log_policy, kl_weight=weight)
+    return dataclasses.replace(state, averaged=averaged, merges=state.merges + 1)
 
 
 def _value(
@@ -270,10 +267,7 @@ def _share(
 ) -> play.Shared:
     penalties = {
         "base": batch.silent,
-        "rewriter": jnp.mean(
-            jax.vmap(lambda one: rewriter.penalty(one, batch.ask_source, tables.facts), 1, 1)(batch.subquery),
-            axis=1,
-        ),
+        "rewriter": jnp.mean(rewriter.penalty(batch.subquery, batch.ask_source, tables.facts), axis=1),
         "ranker": ranker.penalty(state.averaged.params["ranker"], config.ranker, batch.subquery),
     }
     # V counts R at every step of a walk; a step of it is in units of R.
@@ -293,7 +287,7 @@ def _share(
 def _remember(state: State, episode: environment.Episode, shared: play.Shared, config: Config) -> State:
     """Counts and stores the transitions, and backs the shared value up along what was seen."""
     steps, mask = jax.tree.map(_merge_axes, episode.transition), _merge_axes(episode.mask)
-    counts = transitions.observe(state.transitions, steps.s_tm1, steps.a_tm1, steps.s_t, mask)
+    counts = transitions.observe(state.counts, steps.s_tm1, steps.a_tm1, steps.s_t, mask)
     raw_tm1, raw_t = _merge_axes(episode.raw_tm1), _merge_axes(episode.raw_t)
     value = shared_reward.shared_value(
         state.averaged.shared_value,
@@ -302,16 +296,17 @@ def _remember(state: State, episode: environment.Episode, shared: play.Shared, c
         transitions.successors(counts),
         config.environment.bins.terminal,
     )
-    return state.replace(
-        averaged=state.averaged.replace(shared_value=value),
-        replay=replay.add(state.replay, steps, raw_tm1, raw_t, mask),
-        transitions=counts,
+    return dataclasses.replace(
+        state,
+        averaged=dataclasses.replace(state.averaged, shared_value=value),
+        memory=replay.add(state.memory, steps, raw_tm1, raw_t, mask),
+        counts=counts,
     )
 
 
 def _critic_batch(state: State, items: Transition, weights: chex.Array, config: Config) -> critic.Batch:
     bins = config.environment.bins
-    valid, factors = jnp.asarray(states.valid_actions(bins)), _all_factors(config)
+    valid, factors = _all_valid(config), _all_factors(config)
     q_target = critic.q_table(state.averaged.critic_target, config.critic, factors)
     return critic.Batch(
         factors_tm1=factors[items.s_tm1],
@@ -320,7 +315,7 @@ def _critic_batch(state: State, items: Transition, weights: chex.Array, config: 
         discount_t=items.discount_t,
         factors_t=factors[items.s_t],
         valid_t=valid[items.s_t],
-        p_next=transitions.probabilities(state.transitions, items.s_tm1, items.a_tm1, config.smoothing),
+        p_next=transitions.probabilities(state.counts, items.s_tm1, items.a_tm1, config.smoothing),
         v_target=critic.state_values(q_target, valid, bins.terminal),
         importance_weights=weights,
     )
@@ -336,13 +331,10 @@ def _actor_batch(
     config: Config,
 ) -> actor.Batch:
     """This step's decisions, and the replayed ones."""
-    bins = config.environment.bins
     fresh = jax.tree.map(_merge_axes, episode.transition)
     both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), fresh, items)
-    mask = jnp.concatenate(
-        [_merge_axes(episode.mask), jnp.broadcast_to(state.replay.size > 0, items.r_t.shape)]
-    )
-    valid = jnp.asarray(states.valid_actions(bins))
+    mask = jnp.concatenate([_merge_axes(episode.mask), jnp.broadcast_to(state.memory.size > 0, items.r_t.shape)])
+    valid = _all_valid(config)
     return actor.Batch(
         factors=_all_factors(config)[both.s_tm1],
         valid=valid[both.s_tm1],
@@ -391,20 +383,16 @@ def _losses(
         params["rewriter"], config.rewriter, batch.rewrite_source, batch.subquery, shared.rewriter
     )
     ranking_loss, ranking_metrics = ranker.loss(
-        params["ranker"], config.ranker, batch.candidates, batch.belief
+        params["ranker"], config.ranker, batch.candidates, batch.belief, batch.fold
     )
     losses["ranker"] += ranking_loss + config.shared_weight * ranker.policy_loss(
         params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker
     )
-    losses["reward"], reward_metrics = reward.loss(
-        params["reward"], config.reward, given.preferences, keys[0]
-    )
+    losses["reward"], reward_metrics = reward.loss(params["reward"], config.reward, given.preferences, keys[0])
     losses["critic"], critic_metrics = critic.loss(
         params["critic"], config.critic, given.critic, state.averaged.critic_target
     )
-    losses["actor"], actor_metrics = actor.loss(
-        params["actor"], config.actor, given.actor, state.averaged.kl_weight
-    )
+    losses["actor"], actor_metrics = actor.loss(params["actor"], config.actor, given.actor, state.averaged.kl_weight)
     td_error = critic_metrics.pop("td_error")
     named = {
         "ranker": ranking_metrics,
@@ -419,28 +407,25 @@ def _losses(
 def _lesson_losses(
     params: dict[str, Params], config: Config, lessons: Lessons
 ) -> tuple[dict[str, chex.Array], Metrics]:
-    """The supervised losses of the language models."""
+    """The supervised losses of the language models; the base teaches rewriter and reader."""
+    teacher, model = params["base"], config.base.model
     found = {
         "base": base.loss(params["base"], config.base, lessons.base),
-        "rewriter": rewriter.loss(
-            params["rewriter"], config.rewriter, lessons.rewriter, params["base"], config.base
-        ),
-        "ranker": ranker.reader_loss(params["ranker"], config.ranker, lessons.reader),
+        "rewriter": rewriter.loss(params["rewriter"], config.rewriter, lessons.rewriter, teacher, model),
+        "ranker": ranker.reader_loss(params["ranker"], config.ranker, lessons.reader, teacher, model),
         "reward": reward.language_loss(params["reward"], config.reward, lessons.responses),
     }
     metrics = {f"{agent}/{name}": x for agent, (_, part) in found.items() for name, x in part.items()}
     return {agent: value for agent, (value, _) in found.items()}, metrics
 
 
-def _update(
-    averaged: Averaged, grads: dict[str, Params], config: Config, rates: dict[str, float]
-) -> Averaged:
+def _update(averaged: Averaged, grads: dict[str, Params], config: Config, rates: dict[str, float]) -> Averaged:
     """One step of Adam for each agent named in `rates`."""
     params, moments = dict(averaged.params), dict(averaged.moments)
     for name, rate in rates.items():
         updates, moments[name] = _adam(config).update(grads[name], moments[name], params[name])
         params[name] = optax.apply_updates(params[name], jax.tree.map(lambda u, r=rate: -r * u, updates))
-    return averaged.replace(params=params, moments=moments)
+    return dataclasses.replace(averaged, params=params, moments=moments)
 
 
 def _adam(config: Config) -> optax.GradientTransformation:
@@ -463,7 +448,13 @@ def _share_encoders(params: dict[str, Params], merges: chex.Array, config: Confi
 def _all_factors(config: Config) -> chex.Array:
     """The state tokens of every state, [S, n]."""
     bins = config.environment.bins
-    return jax.vmap(lambda number: states.factors(bins, number))(jnp.arange(bins.state_count))
+    return states.factors(bins, jnp.arange(bins.state_count))
+
+
+def _all_valid(config: Config) -> chex.Array:
+    """The valid actions of every state, [S, A] bool."""
+    bins = config.environment.bins
+    return states.valid_actions(bins, jnp.arange(bins.state_count))
 
 
 def _merge_axes(x: chex.Array) -> chex.Array:
@@ -473,8 +464,7 @@ def _merge_axes(x: chex.Array) -> chex.Array:
 def _episode_metrics(episode: environment.Episode, shared: play.Shared, epsilon: chex.Array) -> Metrics:
     final = episode.final
     score = {
-        name: getattr(shared.score, name)
-        for name in ("precision", "recall", "weighted_f1", "agreement", "reward")
+        name: getattr(shared.score, name) for name in ("precision", "recall", "weighted_f1", "agreement", "reward")
     }
     return {
         "play/return": jnp.mean(environment.returns(episode)),

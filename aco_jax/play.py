@@ -13,7 +13,8 @@ from flax import struct
 from aco_jax import environment, exploration, shared_reward
 from aco_jax.agents import ranker
 from aco_jax.data.tokens import Special
-from aco_jax.ops import preference, ranking, sequences
+from aco_jax.models import judge
+from aco_jax.ops import preference, ranking, sequences, states
 from aco_jax.types import UNRELATED, Belief, Candidates, Params, Preference
 
 
@@ -31,6 +32,7 @@ class Batch:
     subquery: chex.Array  # [B, M, T] int32
     candidates: Candidates  # [B, M + 1, K, ..]
     belief: Belief  # [B, M + 1, K]
+    fold: chex.Array  # [B] int32 of cross-fitting, -1 for a planted copy
     missed: chex.Array  # [B, Y] planted partners that no query found
     reverse: chex.Array  # [B, M + 1, K] support of the candidate's own search for the anchor
     shares: chex.Array  # [B, 2] share of records with a partner, with several
@@ -65,12 +67,13 @@ class Shared:
     penalties: dict[str, chex.Array]  # agent -> mean penalty, for the record
 
 
-def rank(params: Params, config: ranker.Config, candidates: Candidates, key: chex.PRNGKey) -> Ranked:
-    """Scores with and without the reading, posteriors, and a sampled order of the candidates."""
+def rank(params: Params, config: ranker.Config, batch: Batch, key: chex.PRNGKey) -> Ranked:
+    """Scores with and without the reading, by members that did not learn from the anchor; a sampled order."""
+    candidates = batch.candidates
     mask = flat(candidates.record >= 0)
     members = ranker.member_scores(params, config, candidates, revealed=False)
-    score = jnp.mean(ranker.member_scores(params, config, candidates, revealed=True), axis=0)
-    blind = jnp.mean(members, axis=0)
+    blind = judge.held_out(members, batch.fold, config.folds)
+    score = judge.held_out(ranker.member_scores(params, config, candidates, True), batch.fold, config.folds)
     top = jnp.max(flat(blind), axis=-1)
     permutation = jax.vmap(ranking.sample_permutation, (0, 0, 0, None))(
         jax.random.split(key, top.shape[0]), top, mask, jnp.float32(config.temperature)
@@ -98,26 +101,37 @@ def responses(special: Special, batch: Batch, texts: chex.Array, relations: int)
     """
     record = flat(batch.candidates.record)
     candidate = jnp.where(record[..., None] >= 0, texts[jnp.maximum(record, 0)], 0)
-    stated = jnp.stack(
-        [respond(special, batch.text[:, None], candidate, 1 + y) for y in range(relations)], axis=2
-    )
+    stated = jnp.stack([respond(special, batch.text[:, None], candidate, 1 + y) for y in range(relations)], axis=2)
     null = respond(special, batch.text, jnp.zeros_like(batch.text), UNRELATED)
     stated = stated.reshape(stated.shape[0], -1, stated.shape[-1])
     return jnp.concatenate([stated, null[:, None]], axis=1)
 
 
-def respond(special: Special, anchor: chex.Array, candidate: chex.Array, relation: int) -> chex.Array:
-    """One response, anchor and candidate [.., T] each -> [.., 2 T + 3]."""
+def respond(
+    special: Special,
+    anchor: chex.Array,
+    candidate: chex.Array,
+    relation: int,
+    reason: chex.Array | None = None,
+    reason_length: int = 0,
+) -> chex.Array:
+    """One response, anchor and candidate [.., T] each -> [.., 2 T + reason_length + 4]."""
     shape = jnp.broadcast_shapes(anchor.shape[:-1], candidate.shape[:-1])
 
     def one(token: int) -> chex.Array:
         return jnp.full((*shape, 1), token, jnp.int32)
 
-    parts = [one(special.relation(relation)), jnp.broadcast_to(anchor, (*shape, anchor.shape[-1]))]
+    def whole(tokens: chex.Array) -> chex.Array:
+        return jnp.broadcast_to(tokens, (*shape, tokens.shape[-1]))
+
+    parts = [one(special.relation(relation)), whole(anchor)]
     if relation != UNRELATED:
-        parts += [one(special.sep), jnp.broadcast_to(candidate, (*shape, candidate.shape[-1]))]
+        parts += [one(special.sep), whole(candidate)]
+    if reason is not None:
+        parts += [one(special.sep), whole(jnp.where(reason == special.eos, 0, reason))]
     joined = sequences.join([*parts, one(special.eos)])
-    return jnp.pad(joined, [(0, 0)] * len(shape) + [(0, 2 * anchor.shape[-1] + 3 - joined.shape[-1])])
+    length = 2 * anchor.shape[-1] + reason_length + 4
+    return jnp.pad(joined, [(0, 0)] * len(shape) + [(0, length - joined.shape[-1])])
 
 
 def all_preferences(special: Special, batch: Batch, texts: chex.Array, ranked: Ranked) -> Preference:
@@ -187,14 +201,14 @@ def problems(batch: Batch, ranked: Ranked, value: chex.Array, spread: chex.Array
 
 def walk(
     config: environment.Config,
-    edges: environment.Edges,
+    edges: states.Edges,
     problem: environment.Problem,
     log_policy: chex.Array,
     epsilon: chex.Array,
     key: chex.PRNGKey,
 ) -> environment.Episode:
     """Plays B anchors under the table log_policy [S, A], exploring with probability epsilon []."""
-    valid = jnp.asarray(environment.valid_table(config))
+    valid = states.valid_actions(config.bins, jnp.arange(config.bins.state_count))
 
     def policy(state: chex.Array, key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
         mu = jax.vmap(exploration.behaviour, (0, 0, None))(jnp.exp(log_policy[state]), valid[state], epsilon)

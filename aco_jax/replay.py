@@ -59,9 +59,7 @@ def init(capacity: int, factors: int, exponent: float = 0.6, offset: float = 1e-
       offset: > 0, so that no item becomes unreachable.
     """
     if capacity < 1 or exponent < 0 or offset <= 0:
-        raise ValueError(
-            f"capacity {capacity} >= 1, exponent {exponent} >= 0 and offset {offset} > 0 are expected"
-        )
+        raise ValueError(f"capacity {capacity} >= 1, exponent {exponent} >= 0 and offset {offset} > 0 are expected")
     whole, real = jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, jnp.float32)
     items = Transition(
         s_tm1=whole,
@@ -167,9 +165,7 @@ def set_priorities(state: State, indices: chex.Array, td_error: chex.Array, mask
     chex.assert_rank([indices, td_error, mask], 1)
     held = state.tree[state.tree.shape[0] // 2 + indices] > 0
     priority = (jnp.abs(td_error) + state.offset) ** state.exponent
-    return dataclasses.replace(
-        state, tree=_set(state.tree, indices, priority, mask & held & jnp.isfinite(priority))
-    )
+    return dataclasses.replace(state, tree=_set(state.tree, indices, priority, mask & held & jnp.isfinite(priority)))
 
 
 def exchange(state: State, axis_name: str | None = None) -> Shards:

@@ -8,6 +8,7 @@ Sources: McMahan et al. 2017, Communication-Efficient Learning (local SGD); Mnih
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -35,7 +36,7 @@ def make_mesh(replicas: int) -> Mesh:
 def start(state: learner.State, replicas: int, key: chex.PRNGKey) -> learner.State:
     """R copies of one state, each with its own key: leaves [R, ..]."""
     copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (replicas, *x.shape)), state)
-    return copies.replace(key=jax.random.split(key, replicas))
+    return dataclasses.replace(copies, key=jax.random.split(key, replicas))
 
 
 def place(tree: chex.ArrayTree, mesh: Mesh, axis: str | None = AXIS) -> chex.ArrayTree:
@@ -78,10 +79,15 @@ def merge(state: learner.State, config: learner.Config) -> learner.State:
     replay and the key stay local, only its numbers are exchanged.
     """
     averaged = jax.tree.map(_mean, state.averaged)
-    state = state.replace(averaged=averaged)
-    counts = transitions.merge(state.transitions, jax.lax.psum(state.transitions.increment, AXIS))
-    state = state.replace(transitions=counts, shards=replay.exchange(state.replay, AXIS))
+    state = dataclasses.replace(state, averaged=averaged)
+    counts = transitions.merge(state.counts, jax.lax.psum(state.counts.increment, AXIS))
+    state = dataclasses.replace(state, counts=counts, shards=replay.exchange(state.memory, AXIS))
     return learner.after_merge(state, config)
+
+
+def average(state: learner.State) -> learner.State:
+    """The merge of a supervised round: parameters and moments by mean."""
+    return dataclasses.replace(state, averaged=jax.tree.map(_mean, state.averaged))
 
 
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:

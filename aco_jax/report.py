@@ -50,9 +50,7 @@ class Tables:
     examples: Sequence[Example] = ()
 
 
-def write(
-    workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tables: Tables
-) -> Path:
+def write(workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], tables: Tables) -> Path:
     """Writes the report and returns its path.
 
     Args:
@@ -118,11 +116,7 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
         rows.append(f"<tr class='{kind}{'' if row['of'] == before else ' first'}'>{cells}</tr>")
         before = row["of"]
     head = "<tr><th>of<th>method<th>precision<th>recall<th>F1<th>F1 estimated without labels</tr>"
-    return (
-        _section("Beside the baselines", f"<table class='scores'>{head}{''.join(rows)}</table>")
-        if rows
-        else ""
-    )
+    return _section("Beside the baselines", f"<table class='scores'>{head}{''.join(rows)}</table>") if rows else ""
 
 
 def _confusion(confusion: Mapping[str, Mapping[str, int]]) -> str:
@@ -167,9 +161,7 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     stages: dict[str, list[str]] = {}
     for name in names:
         stages.setdefault(name.partition("/")[0], []).append(name)
-    order = sorted(
-        stages, key=lambda stage: (_STAGES.index(stage) if stage in _STAGES else len(_STAGES), stage)
-    )
+    order = sorted(stages, key=lambda stage: (_STAGES.index(stage) if stage in _STAGES else len(_STAGES), stage))
     sections = []
     for stage in order:
         figures = "".join(_figure(name, metrics) for name in sorted(stages[stage]))

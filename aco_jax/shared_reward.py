@@ -31,9 +31,7 @@ class Score:
     reward: chex.Array  # R
 
 
-def confusions(
-    decision: chex.Array, truth: chex.Array, planted: chex.Array, missed: chex.Array
-) -> chex.Array:
+def confusions(decision: chex.Array, truth: chex.Array, planted: chex.Array, missed: chex.Array) -> chex.Array:
     """Each anchor's own confusion table, [B, Y + 1, Y + 1] float32, rows true, columns stated.
 
     Args:

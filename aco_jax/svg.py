@@ -93,9 +93,7 @@ def _axes(
     parts = []
     for tick in _ticks(*y_range):
         y = to_y(tick)
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{to_x(x_range[1]):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{to_x(x_range[1]):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(_LEFT - 5, y + 3.5, number(tick), "end"))
     parts += [_text(to_x(tick), floor + 13, number(tick), "middle") for tick in _ticks(*x_range)]
     return "".join(parts)

@@ -16,12 +16,12 @@ from ml_collections import config_flags
 
 import evaluate
 import launch
-from aco_jax import answer, configuration, train
+from aco_jax import answer, configuration, settings, train
 
 
 def main() -> None:
-    config = launch.typed(train.TrainConfig, CONFIG)
-    workdir = Path(WORKDIR.value)
+    config = launch.typed(settings.TrainConfig)
+    workdir = Path(flags.FLAGS.workdir)
     dataset = configuration.open_run(config, workdir)
     summary = train.train(config, dataset, workdir)
     rows = answer.relate(workdir, dataset)
@@ -41,7 +41,7 @@ def label_free(summary: evaluate.Summary) -> str:
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", help_string="a file of experiments/configs")
-    WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+    config_flags.DEFINE_config_file("config", help_string="a file of experiments/configs")
+    flags.DEFINE_string("workdir", None, "folder of the run")
     flags.mark_flags_as_required(["config", "workdir"])
     launch.run(main)

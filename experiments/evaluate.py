@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 import launch
-from aco_jax import answer, configuration, evaluation, progress, report, train
+from aco_jax import answer, configuration, evaluation, progress, report, settings
 from aco_jax.data.records import InputError
 
 Summary = dict[str, Any]
@@ -29,16 +29,14 @@ def main() -> None:
 
 def report_gold(workdir: Path, split: str, data: Path | None = None) -> evaluation.Scores:
     """Scores, prints the table, and writes the report anew where the run's own tables were scored."""
-    config = configuration.read(workdir, train.TrainConfig)
+    config = configuration.read(workdir, settings.TrainConfig)
     folder = data or configuration.data_folder(config.data, workdir)
     dataset = configuration.load_folder(config.data, folder)
     summary = read_summary(workdir)
     labelled, matches = evaluation.read_gold(folder, dataset, split)
     own = dataset.fingerprint == summary["fingerprint"]
-    if own:
-        rows = evaluation.read_relations(workdir / "relations.csv", dataset)
-    else:
-        rows = answer.relate(workdir, dataset)
+    stated = workdir / "relations.csv"
+    rows = evaluation.read_relations(stated, dataset) if own else answer.relate(workdir, dataset)
     pair_rows = answer.relate(workdir, dataset, labelled) if labelled else []
     estimates = summary["label_free"] if own else {}
     result = evaluation.evaluate(dataset, labelled, matches, rows, pair_rows, estimates)

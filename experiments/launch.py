@@ -21,12 +21,14 @@ def run(main: Callable[[], None]) -> None:
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
-def typed(cls: type, flag: flags.FlagHolder) -> Any:
-    """The dataclass `cls` from the flag --config. Raises InputError naming the file or the field."""
+def typed(cls: type, flag: str = "config") -> Any:
+    """The dataclass `cls` from the flag of a config file. Raises InputError naming the file or the field."""
+    config: Any = flags.FLAGS[flag].value
     try:
-        return configuration.from_dict(cls, flag.value.to_dict())
-    except OSError as error:
-        raise InputError(f"--config: {error}") from None
+        fields = config.to_dict()
+    except OSError as error:  # a config file that cannot be read says so only when it is looked at
+        raise InputError(f"--{flag}: {error}") from None
+    return configuration.from_dict(cls, fields, flag)
 
 
 def _guarded(main: Callable[[], None]) -> None:

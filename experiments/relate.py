@@ -14,13 +14,13 @@ from pathlib import Path
 from absl import flags
 
 import launch
-from aco_jax import answer, configuration, train
+from aco_jax import answer, configuration, settings
 from aco_jax.data.records import InputError, read_pairs
 
 
 def main() -> None:
     workdir, out = Path(flags.FLAGS.workdir), Path(flags.FLAGS.out)
-    config = configuration.read(workdir, train.TrainConfig)
+    config = configuration.read(workdir, settings.TrainConfig)
     dataset = configuration.load_folder(config.data, Path(flags.FLAGS.data))
     pairs = read_pairs(flags.FLAGS.pairs, dataset, "forbidden") if flags.FLAGS.pairs else None
     if not out.parent.is_dir() or out.is_dir():

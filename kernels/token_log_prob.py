@@ -1,8 +1,8 @@
 """Log-probability of given tokens, and the entropy around them, from hidden states and the output embedding.
 
 `reference` forms all logits [T, V]. `chunked` (XLA) and `pallas` see a tile of the vocabulary at a time,
-which gives four numbers a token; tiles merge as in online softmax (Milakov and Gimelshein 2018, Online Normalizer
-Calculation for Softmax, section 3.1), and the gradient computes them again. `token_log_prob` chooses.
+which gives four numbers a token. Tiles merge as in online softmax (Milakov and Gimelshein 2018, Online Normalizer
+Calculation, section 3.1); the gradient computes them again. `token_log_prob` chooses.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def chunked(hidden: chex.Array, embedding: chex.Array, tokens: chex.Array, chunk
     return _fused(_chunked_forward, chunk, hidden, embedding, tokens)
 
 
-def pallas(
-    hidden: chex.Array, embedding: chex.Array, tokens: chex.Array, platform: str, chunk: int = CHUNK
-) -> Pair:
+def pallas(hidden: chex.Array, embedding: chex.Array, tokens: chex.Array, platform: str, chunk: int = CHUNK) -> Pair:
     """Pallas forward, chunked gradient, arguments and results as in `token_log_prob`.
 
     Args:
@@ -77,9 +75,7 @@ def pallas(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _fused(
-    forward: Forward, chunk: int, hidden: chex.Array, embedding: chex.Array, tokens: chex.Array
-) -> Pair:
+def _fused(forward: Forward, chunk: int, hidden: chex.Array, embedding: chex.Array, tokens: chex.Array) -> Pair:
     log_prob, entropy, _ = forward(hidden, embedding, tokens, chunk)
     return log_prob, entropy
 
@@ -182,9 +178,7 @@ def _pallas_forward(
     return log_prob[:length], entropy[:length], normaliser[:length]
 
 
-def _tile_kernel(
-    hidden: Any, embedding: Any, tokens: Any, *outputs: Any, vocabulary: int, width: int
-) -> None:
+def _tile_kernel(hidden: Any, embedding: Any, tokens: Any, *outputs: Any, vocabulary: int, width: int) -> None:
     columns = embedding.shape[0]
     logits = jnp.zeros((columns, hidden.shape[0]), jnp.float32)
     for start in range(0, hidden.shape[1], width):
@@ -195,9 +189,7 @@ def _tile_kernel(
         output[0] = value
 
 
-def _tile(
-    logits: jax.Array, tokens: jax.Array, first: chex.Numeric, vocabulary: int
-) -> tuple[jax.Array, ...]:
+def _tile(logits: jax.Array, tokens: jax.Array, first: chex.Numeric, vocabulary: int) -> tuple[jax.Array, ...]:
     """What a tile [C, T] of logits says of each token: greatest, mass, mass x shifted logit, the token's own.
 
     Args:

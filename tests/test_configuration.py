@@ -32,8 +32,8 @@ class Whole:
     seed: int
     name: str = ""
     most: int | None = None
-    model: Model = Model()
-    data: DataConfig = DataConfig()
+    model: Model = dataclasses.field(default_factory=Model)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
 
 
 FULL = {
@@ -155,3 +155,7 @@ def test_nothing_is_written_before_the_tables_are_read(tmp_path):
         with pytest.raises(InputError):
             configuration.open_run(Whole(1, data=data), tmp_path / "run")
         assert not (tmp_path / "run").exists()
+    configuration.claim(tmp_path / "run", Whole(1))
+    with pytest.raises(InputError, match="take a new workdir"):
+        configuration.open_run(Whole(2, data=DataConfig(generator=GeneratorConfig(2, 10))), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [configuration.FILE]

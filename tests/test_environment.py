@@ -11,14 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aco_jax import environment, exploration
+from aco_jax import environment
 from aco_jax.ops import states
 from aco_jax.types import UNKNOWN
 
 BINS = states.Config(relations=2, posterior=4, reading=3, reverse=2, reward=1)
-CONFIG = environment.Config(
-    BINS, max_steps=6, discount=0.9, step_cost=0.01, token_cost=0.001, rewrite_cost=0.1
-)
+CONFIG = environment.Config(BINS, max_steps=6, discount=0.9, step_cost=0.01, token_cost=0.001, rewrite_cost=0.1)
 SAME, OTHER, NONE, READ, REWRITE, STOP = range(6)
 EDGES = states.first_edges(BINS)
 step = jax.jit(partial(environment.step, CONFIG))
@@ -52,47 +50,6 @@ def problem(padding: int = 0) -> environment.Problem:
         spread=padded(np.zeros(3, np.float32)),
         shares=jnp.array([0.5, 0.1], jnp.float32),
     )
-
-
-def random_problems(seed: int, count: int, rows: int = 3, width: int = 5) -> environment.Problem:
-    """Problems of one relation in which few candidates are partners and readings tell more."""
-    rng = np.random.default_rng(seed)
-    size = (count, rows * width)
-    logit = rng.normal(-1.0, 2.0, size)
-    partner = rng.random(size) < 1 / (1 + np.exp(-logit))
-    read = logit + np.where(partner, 2.0, -2.0) + rng.normal(size=size)
-    each = {
-        "order": logit + 0.3 * rng.normal(size=size),
-        "posterior": 1 / (1 + np.exp(-logit))[..., None],
-        "posterior_read": 1 / (1 + np.exp(-read))[..., None],
-        "reverse": logit + rng.normal(size=size),
-        "validity": rng.random(size),
-        "reading": read - logit,
-        "reward": (np.where(partner, 1.0, -1.0) + 0.5 * rng.normal(size=size))[..., None],
-        "spread": rng.random(size),
-        "shares": np.tile([0.5, 0.1], (count, 1)),
-    }
-    return environment.Problem(
-        anchor=jnp.arange(count, dtype=jnp.int32),
-        query=jnp.arange(count, dtype=jnp.int32),
-        record=jnp.asarray(rng.integers(0, 1000, size), jnp.int32),
-        row=jnp.asarray(np.tile(np.repeat(np.arange(rows), width), (count, 1)), jnp.int32),
-        valid=jnp.asarray(rng.random(size) < 0.7),
-        ready=jnp.ones(size, bool),
-        tokens=jnp.full(size, 12, jnp.int32),
-        **{name: jnp.asarray(value, jnp.float32) for name, value in each.items()},
-    )
-
-
-def uniform(config: environment.Config) -> environment.Policy:
-    """Every valid action alike."""
-
-    def policy(state: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        valid = states.valid_actions(config.bins, state)
-        mu = jax.vmap(exploration.behaviour, (0, 0, None))(jnp.ones(valid.shape), valid, 1.0)
-        return jax.vmap(exploration.sample)(jax.random.split(key, len(state)), mu)
-
-    return policy
 
 
 def scripted(script: jax.Array) -> environment.Policy:
@@ -261,12 +218,8 @@ def test_an_anchor_without_candidates_takes_no_step() -> None:
 def test_the_last_step_gets_the_share() -> None:
     walk = play([NONE, SAME, STOP])
     after = environment.add_terminal_reward(walk, jnp.array([2.0]))
-    np.testing.assert_allclose(
-        after.transition.r_t - walk.transition.r_t, [[0.0, 0.0, 2.0, 0.0, 0.0, 0.0]], atol=1e-6
-    )
-    np.testing.assert_allclose(
-        environment.returns(after) - environment.returns(walk), [2.0 * 0.9**2], rtol=1e-5
-    )
+    np.testing.assert_allclose(after.transition.r_t - walk.transition.r_t, [[0.0, 0.0, 2.0, 0.0, 0.0, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(environment.returns(after) - environment.returns(walk), [2.0 * 0.9**2], rtol=1e-5)
 
 
 def test_places_that_hold_nothing_change_nothing() -> None:
@@ -299,80 +252,6 @@ def test_a_reading_that_is_not_there_is_waited_for() -> None:
     whole = play([NONE, READ, SAME, STOP])
     chex.assert_trees_all_equal(then.final, whole.final)
     np.testing.assert_array_equal(then.transition.s_tm1[0, :3], whole.transition.s_tm1[0, 1:4])
-
-
-def test_validity_from_the_state_number_is_validity_in_the_walk() -> None:
-    config = environment.Config(states.config_for(1), max_steps=20)
-    edges = states.first_edges(config.bins)
-    problems = random_problems(0, 40)
-    looked = jax.jit(jax.vmap(partial(environment.observe, config, edges)))
-    moved = jax.jit(jax.vmap(partial(environment.step, config)))
-    state = jax.vmap(environment.reset)(problems)
-    rng = np.random.default_rng(1)
-    for _ in range(12):
-        valid = np.asarray(states.valid_actions(config.bins, looked(problems, state).state))
-        np.testing.assert_array_equal(valid, expected_valid(problems, state))
-        action = np.array([rng.choice(np.flatnonzero(row[:-1])) if row[:-1].any() else 4 for row in valid])
-        state, _, _ = moved(problems, state, jnp.asarray(action))
-    assert bool(jnp.any(state.ended))
-
-
-def expected_valid(problems: environment.Problem, state: environment.EnvState) -> np.ndarray:
-    """From the full state, in plain loops."""
-    problems, state = jax.tree.map(np.asarray, (problems, state))
-    rows = []
-    for b in range(len(problems.anchor)):
-        left = [
-            place
-            for place in range(problems.valid.shape[1])
-            if problems.valid[b, place] and state.decision[b, place] == UNKNOWN
-        ]
-        visible = [place for place in left if problems.row[b, place] <= state.shown[b]]
-        hidden_rows = any(
-            problems.valid[b, place] and problems.row[b, place] > state.shown[b]
-            for place in range(problems.valid.shape[1])
-        )
-        going = not state.ended[b]
-        best = max(visible, key=lambda place, b=b: float(problems.order[b, place]), default=None)
-        decides = going and best is not None
-        reads = decides and not state.revealed[b, best]
-        rows.append([decides, decides, reads, going and hidden_rows, True])
-    return np.array(rows, bool)
-
-
-@pytest.fixture(scope="module")
-def warm() -> tuple[environment.Config, environment.Episode]:
-    """Two rounds of a random walk: the first fits the edges, the second uses them."""
-    config = environment.Config(states.config_for(1))
-    problems = random_problems(2, 256)
-    walk = jax.jit(partial(environment.play, config, policy=uniform(config)))
-    first = walk(states.first_edges(config.bins), problems, key=jax.random.key(0))
-    raw = first.raw_tm1.reshape(-1, len(states.RAW))
-    edges = states.fit(config.bins, raw, first.mask.reshape(-1))
-    return config, walk(edges, problems, key=jax.random.key(1))
-
-
-def test_hundreds_of_states_are_reached(warm: tuple[environment.Config, environment.Episode]) -> None:
-    config, walk = warm
-    visited = np.unique(np.asarray(walk.transition.s_tm1)[np.asarray(walk.mask)])
-    assert len(visited) >= 200
-    assert visited.max() < config.bins.terminal
-
-
-def test_random_walks_keep_the_invariants(warm: tuple[environment.Config, environment.Episode]) -> None:
-    config, walk = warm
-    mask, steps = np.asarray(walk.mask), walk.transition
-    assert np.all(mask[:, :-1] >= mask[:, 1:])
-    valid = np.asarray(states.valid_actions(config.bins, steps.s_tm1))
-    taken = np.take_along_axis(valid, np.asarray(steps.a_tm1)[..., None], axis=-1)[..., 0]
-    assert np.all(taken[mask])
-    np.testing.assert_allclose(np.asarray(steps.mu_tm1)[mask], 1 / valid.sum(axis=-1)[mask], rtol=1e-6)
-    ended = np.asarray(steps.s_t) == config.bins.terminal
-    np.testing.assert_array_equal((np.asarray(steps.discount_t) == 0)[mask], ended[mask])
-    assert np.all(np.asarray(steps.r_t)[~mask] == 0)
-    np.testing.assert_array_equal(mask.sum(axis=1), walk.final.steps)
-    read = (np.asarray(steps.a_tm1) == config.actions[1]) & mask
-    np.testing.assert_array_equal(12 * read.sum(axis=1), walk.final.tokens)
 
 
 def test_a_shift_of_null_lowers_all_odds() -> None:

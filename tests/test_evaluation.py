@@ -29,8 +29,8 @@ def write(folder, name, text):
 
 @pytest.fixture
 def labelled_folder(tmp_path):
-    """Four labelled pairs, two of them positive; three matches."""
-    write(tmp_path, "valid.csv", "ltable_id,rtable_id,label\n0,0,1\n1,1,1\n2,0,0\n3,0,0\n")
+    """Five labelled pairs, two of them positive; three matches."""
+    write(tmp_path, "valid.csv", "ltable_id,rtable_id,label\n0,0,1\n1,1,1\n2,0,0\n3,0,0\n3,1,0\n")
     return write(tmp_path, "matches.csv", "ltable_id,rtable_id\n0,0\n1,1\n2,2\n")
 
 
@@ -47,22 +47,23 @@ def test_pairs_and_catalogue(labelled_folder):
         row("1", "1", "unrelated", 0.7),
         row("2", "0", probability=0.6),
         row("3", "0", "unrelated", 1.0),
+        row("3", "1", "unrelated", 0.8),
     ]
     result = scored(labelled_folder, make_dataset(), rows, pair_rows, {"catalogue": {"f1": 0.5}})
     pairs = result["pairs"]
-    assert (pairs["labelled"], pairs["positive"], pairs["predicted"], pairs["true_positive"]) == (4, 2, 2, 1)
+    assert (pairs["labelled"], pairs["positive"], pairs["predicted"], pairs["true_positive"]) == (5, 2, 2, 1)
     assert (pairs["precision"], pairs["recall"], pairs["f1"]) == (1 / 2, 1 / 2, 1 / 2)
-    # of the no-class: 2 true, 2 said, 1 right
-    assert result["weighted_f1"] == pytest.approx((2 * (1 / 2) + 2 * (1 / 2)) / 4)
-    # saying no to all: recall 1, precision 1/2 of the no-class, nothing of the other
-    assert result["all_negative_weighted_f1"] == pytest.approx((2 * (2 / 3) + 2 * 0) / 4)
+    # of the no-class: 3 true, 3 said, 2 right
+    assert result["weighted_f1"] == pytest.approx((2 * (1 / 2) + 3 * (2 / 3)) / 5)
+    # saying no to all: 3 of 5 right, nothing of the other class
+    assert result["all_negative_weighted_f1"] == pytest.approx((3 * (2 * 3 / (5 + 3)) + 2 * 0) / 5)
     catalogue = result["catalogue"]
     assert (catalogue["positive"], catalogue["predicted"], catalogue["true_positive"]) == (3, 3, 1)
     assert catalogue["f1"] == pytest.approx(1 / 3)
-    p, y = np.array([0.9, 0.3, 0.6, 0.0]), np.array([1, 1, 0, 0])
+    p, y = np.array([0.9, 0.3, 0.6, 0.0, 0.2]), np.array([1, 1, 0, 0, 0])
     assert result["calibration"]["brier"] == pytest.approx(np.mean((p - y) ** 2))
-    assert result["calibration"]["ece"] == pytest.approx((0.1 + 0.7 + 0.6 + 0.0) / 4)  # a bin each
-    assert sum(count for _, _, count in result["calibration"]["bins"]) == 4
+    assert result["calibration"]["ece"] == pytest.approx((0.1 + 0.7 + 0.6 + 0.0 + 0.2) / 5)  # a bin each
+    assert sum(count for _, _, count in result["calibration"]["bins"]) == 5
     # decisions: 0-0 and 2-0 are stated
     assert pairs["label_free_f1"] == pytest.approx(2 * (0.9 + 0.6) / (p.sum() + 2))
     assert result["relations"] is None
@@ -107,9 +108,7 @@ def test_named_relations(tmp_path):
 
 def test_pairs_are_compared_whichever_stands_left(tmp_path):
     tables = ("shop", "list", "third")
-    write(
-        tmp_path, "valid.csv", "ltable,ltable_id,rtable,rtable_id,label\nthird,1,shop,1,1\nshop,2,list,2,0\n"
-    )
+    write(tmp_path, "valid.csv", "ltable,ltable_id,rtable,rtable_id,label\nthird,1,shop,1,1\nshop,2,list,2,0\n")
     rows = [row("1", "1", tables=("shop", "third"))]
     pair_rows = [*rows, row("2", "2", "unrelated", 0.75, tables=("list", "shop"))]
     result = scored(tmp_path, make_dataset(tables), rows, pair_rows)
@@ -118,7 +117,7 @@ def test_pairs_are_compared_whichever_stands_left(tmp_path):
 
 
 def test_nothing_stated_is_not_an_error(labelled_folder):
-    pair_rows = [row(*pair, "unrelated", 0.6) for pair in (("0", "0"), ("1", "1"), ("2", "0"), ("3", "0"))]
+    pair_rows = [row(left, right, "unrelated", 0.6) for left, right in ("00", "11", "20", "30", "31")]
     result = scored(labelled_folder, make_dataset(), [], pair_rows)
     assert result["pairs"]["f1"] == result["catalogue"]["f1"] == 0.0
     assert result["weighted_f1"] == result["all_negative_weighted_f1"]

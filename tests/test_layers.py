@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import optax
@@ -20,7 +21,7 @@ LAYERS = (
     ("play", "learner", "replicas"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
-        *("prepare", "train", "adapt", "answer"),
+        *("settings", "prepare", "train", "adapt", "answer"),
     ),
 )
 APART = 3  # rooms of this layer, each agent one, do not import one another
@@ -37,9 +38,7 @@ DOORS = {
     "absl": ("experiments/",),
     "ml_collections": ("experiments/",),
 }
-PROGRAM = sorted(
-    [*ROOT.glob("aco_jax/**/*.py"), *ROOT.glob("kernels/**/*.py"), *ROOT.glob("experiments/**/*.py")]
-)
+PROGRAM = sorted([*ROOT.glob("aco_jax/**/*.py"), *ROOT.glob("kernels/**/*.py"), *ROOT.glob("experiments/**/*.py")])
 PROGRAM = [path for path in PROGRAM if "aco_jax/kernels" not in path.as_posix()]
 EVERY = [*PROGRAM, ROOT / "setup.py", *sorted(ROOT.glob("tests/**/*.py"))]
 
@@ -52,10 +51,16 @@ def name_of(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
+@cache
+def nodes_of(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
+
+
+@cache
 def imports_of(source: str) -> set[str]:
     """Every module that may be meant: `from a.b import c` gives a.b and a.b.c."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -123,18 +128,15 @@ def test_one_door_a_library(library):
 
 
 def test_optimisers_are_the_learners():
-    """Elsewhere optax gives losses and types only."""
+    """Elsewhere optax gives losses and types only; a judge is fitted once, on the host, outside the merge."""
     allowed = {*dir(optax.losses), "losses", "OptState", "GradientTransformation"}
     for path in PROGRAM:
-        if relative(path) in ("aco_jax/learner.py", "aco_jax/replicas.py"):
+        if relative(path) in ("aco_jax/learner.py", "aco_jax/replicas.py", "aco_jax/models/judge.py"):
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
         used = {
             node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == "optax"
+            for node in nodes_of(path.read_text(encoding="utf-8"))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "optax"
         }
         assert used <= allowed, relative(path)
 
@@ -148,16 +150,14 @@ def test_only_evaluate_opens_gold():
             assert name == "experiments/aco.py"
         if name in ("aco_jax/evaluation.py", "aco_jax/data/records.py"):
             continue
-        for call in ast.walk(ast.parse(source)):
+        for call in nodes_of(source):
             if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] == "read_pairs":
                 arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
                 assert any(isinstance(a, ast.Constant) and a.value == "forbidden" for a in arguments), name
 
 
 def test_nothing_is_suppressed():
-    marks = re.compile(
-        r"#\s*(noqa|type:\s*ignore|pylint|pragma|pyright|mypy:|ruff:|fmt:|isort:)", re.IGNORECASE
-    )
+    marks = re.compile(r"#\s*(noqa|type:\s*ignore|pylint|pragma|pyright|mypy:|ruff:|fmt:|isort:)", re.IGNORECASE)
     for path in EVERY:
         tokens = tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
         found = [t.string for t in tokens if t.type == tokenize.COMMENT and marks.match(t.string)]

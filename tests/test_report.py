@@ -12,9 +12,7 @@ import pytest
 from aco_jax import report, svg
 
 NASTY = "<script>alert('x')</script> & \"quoted\""
-METRICS = [
-    {"step": 2 * t, "base/denoising_loss": 4.0 - t, "actor/kl": None if t == 1 else 0.5} for t in range(4)
-]
+METRICS = [{"step": 2 * t, "base/denoising_loss": 4.0 - t, "actor/kl": None if t == 1 else 0.5} for t in range(4)]
 SUMMARY = {
     "data": "some/shops",
     "fingerprint": "abc123",
@@ -80,17 +78,8 @@ def test_one_file_with_everything_in_it(tmp_path):
     assert "http" not in text
     assert "url(" not in text
     assert "alert('x')" in words  # shown as text
-    for shown in (
-        "85.0",
-        "+5.0",
-        "87.0",
-        "84.0",
-        "the code agrees",
-        "97%",
-        "denoising loss",
-        "abc123",
-        "0.10.2",
-    ):
+    figures = ("85.0", "+5.0", "87.0", "84.0", "97%", "12k tokens, 100%", "90 s, 75%")
+    for shown in (*figures, "the code agrees", "denoising loss", "abc123", "0.10.2"):
         assert shown in words, shown
     assert "prefers-color-scheme: dark" in text
 
@@ -127,9 +116,7 @@ def test_what_is_not_known_is_a_gap():
     assert svg.curve([0, 1], [None, None], "x") == ""
 
 
-@pytest.mark.parametrize(
-    "values", [[5.0], [5.0, 5.0], [0.0, 0.0], [1e-9, 2e-9], [-1e6, 1e6], [1e12, 1e12 + 1]]
-)
+@pytest.mark.parametrize("values", [[5.0], [5.0, 5.0], [0.0, 0.0], [1e-9, 2e-9], [-1e6, 1e6], [1e12, 1e12 + 1]])
 def test_a_curve_of_any_size_stays_in_the_picture(values):
     picture = svg.curve(list(range(len(values))), values, "x")
     root = ElementTree.fromstring(picture)

@@ -70,9 +70,7 @@ def test_agreement_counts_related_candidates_only() -> None:
     expected = np.mean([1.0, 2 * 1 / (2 + 2), 0.0])
     np.testing.assert_allclose(shared_reward.agreement(votes, consensus, mask), expected, rtol=1e-6)
     longer = jnp.zeros((3, 100), jnp.int32).at[:, :6].set(votes)
-    padded = shared_reward.agreement(
-        longer, jnp.zeros(100, jnp.int32).at[:6].set(consensus), jnp.arange(100) < 5
-    )
+    padded = shared_reward.agreement(longer, jnp.zeros(100, jnp.int32).at[:6].set(consensus), jnp.arange(100) < 5)
     np.testing.assert_allclose(padded, expected, rtol=1e-6)
     none = shared_reward.agreement(jnp.zeros((2, 4), jnp.int32), jnp.zeros(4, jnp.int32), jnp.ones(4, bool))
     assert float(none) == 0.0
@@ -119,9 +117,7 @@ def test_shared_value_of_a_chain(sweeps: int, expected: list[float]) -> None:
 def test_shared_value_takes_the_best_successor_seen() -> None:
     seen = np.zeros((4, 4), bool)
     seen[0, [1, 2]] = True
-    value = shared_reward.shared_value(
-        jnp.array([0.0, 2.0, 4.0, 100.0]), jnp.float32(1.0), 0.5, jnp.asarray(seen), 3
-    )
+    value = shared_reward.shared_value(jnp.array([0.0, 2.0, 4.0, 100.0]), jnp.float32(1.0), 0.5, jnp.asarray(seen), 3)
     np.testing.assert_allclose(value, [1.0 + 0.5 * 4.0, 2.0, 4.0, 0.0])
 
 
@@ -131,10 +127,7 @@ def test_shared_value_converges() -> None:
     v = np.zeros(6)
     for _ in range(60):
         v = np.array(
-            [
-                0.0 if s == 5 else 0.7 + 0.5 * v[np.asarray(seen[s])].max() if seen[s].any() else v[s]
-                for s in range(6)
-            ]
+            [0.0 if s == 5 else 0.7 + 0.5 * v[np.asarray(seen[s])].max() if seen[s].any() else v[s] for s in range(6)]
         )
     np.testing.assert_allclose(value, v, rtol=1e-5)
 
@@ -152,9 +145,7 @@ def test_no_model_score_can_enter() -> None:
     public = {
         name: set(inspect.signature(value).parameters)
         for name, value in vars(shared_reward).items()
-        if inspect.isfunction(value)
-        and not name.startswith("_")
-        and value.__module__ == shared_reward.__name__
+        if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == shared_reward.__name__
     }
     assert public == known
 
@@ -171,8 +162,6 @@ def test_no_model_score_can_enter() -> None:
 
 
 def test_jit_agrees() -> None:
-    np.testing.assert_array_equal(
-        jax.jit(shared_reward.confusions)(DECISION, TRUTH, PLANTED, MISSED), tables()
-    )
+    np.testing.assert_array_equal(jax.jit(shared_reward.confusions)(DECISION, TRUTH, PLANTED, MISSED), tables())
     plain = shared_reward.credits(tables(), PLANTED)
     np.testing.assert_allclose(jax.jit(shared_reward.credits)(tables(), PLANTED), plain, atol=1e-6)

@@ -1,7 +1,7 @@
 """The base: a language model that restores records, asks for related ones, and says how well records go together.
 
-It is trained on what `data.tasks` writes (denoising, asking, rewriting as the rewriter's teacher), then by the advantage
-of the decisions that its queries led to. A query begins with its guardrails, and decoding obeys them:
+It is trained on what `data.tasks` writes (denoising, asking, rewriting as the rewriter's teacher), then by the
+advantage of the decisions that its queries led to. A query begins with its guardrails, and decoding obeys them:
   <table> <level> <column>.. <sep> words <eos>, the words never from an attribute that the guardrails leave out.
 
 Sources: Lewis et al. 2020, BART (denoising); Sutskever et al. 2014, eq. 1 (chain rule); Williams 1992, REINFORCE.
@@ -110,9 +110,7 @@ def loss(
     params: Params, config: Config, batch: SftBatch, key: chex.PRNGKey | None = None
 ) -> tuple[chex.Array, Metrics]:
     """Weighted sum of three token cross-entropies in nats, each the mean over the valid tokens of its kind."""
-    log_prob, mask = transformer.sequence_log_prob(
-        params, config.model, batch.source, batch.target, key=key
-    )
+    log_prob, mask = transformer.sequence_log_prob(params, config.model, batch.source, batch.target, key=key)
     of_kind = (batch.kind[None] == jnp.arange(len(KINDS))[:, None])[..., None] & mask[None]
     totals = jnp.sum(jnp.where(of_kind, -log_prob[None], 0.0), axis=(1, 2))
     means = totals / jnp.maximum(jnp.sum(of_kind, axis=(1, 2)), 1)

@@ -47,7 +47,7 @@ class Config:
             encoder_layers=self.layers,
             decoder_layers=0,
             mlp_width=self.mlp_width,
-            max_length=len(self.factor_sizes),
+            max_length=max(len(self.factor_sizes), 2),
             copy=False,
         )
 
@@ -102,9 +102,7 @@ def loss(params: Params, config: Config, batch: Batch, target: Params) -> tuple[
     """
     q_tm1 = q_values(params, config, batch.factors_tm1)
     selector, value = (q_values(tree, config, batch.factors_t) for tree in (params, target))
-    sampled = jax.vmap(values.td_error)(
-        q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, value, selector, batch.valid_t
-    )
+    sampled = jax.vmap(values.td_error)(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, value, selector, batch.valid_t)
     expected = jax.vmap(values.expected_target, (0, None, 0, None))(
         batch.r_t, jnp.float32(config.discount), batch.p_next, batch.v_target
     )
@@ -118,9 +116,11 @@ def loss(params: Params, config: Config, batch: Batch, target: Params) -> tuple[
 
 def q_table(params: Params, config: Config, factors: chex.Array) -> chex.Array:
     """Q of all states, factors [S, n] -> [S, A], `chunk` states at a time."""
-    return jax.lax.map(
-        lambda state: q_values(params, config, state), factors, batch_size=min(config.chunk, len(factors))
-    )
+    states, chunk = len(factors), min(config.chunk, len(factors))
+    chunks = -(-states // chunk)
+    filled = jnp.pad(factors, ((0, chunks * chunk - states), (0, 0))).reshape(chunks, chunk, -1)
+    q = jax.lax.map(lambda some: q_values(params, config, some), filled)
+    return q.reshape(-1, config.actions)[:states]
 
 
 def state_values(q: chex.Array, valid: chex.Array, terminal: int) -> chex.Array:

@@ -118,6 +118,12 @@ def member_scores(params: Params, config: Config, batch: Preference, key: chex.P
     return jnp.concatenate([_table_scores(params, config, batch), mean[:, :-1] - mean[:, -1:]])
 
 
+def text_value(params: Params, config: Config, response: chex.Array) -> chex.Array:
+    """Mean of the text heads for responses [n, T], [n]; of use in differences only."""
+    mean, _ = _text_scores(params, config, _last_hidden(params, config, response), None)
+    return jnp.mean(mean, axis=0)
+
+
 def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -> tuple[chex.Array, Metrics]:
     """Bradley-Terry over all pairs of each ranking, for each member, and the KL to the start.
 
@@ -197,7 +203,7 @@ def _text_scores(params: Params, config: Config, hidden: chex.Array, key: chex.P
 def _table_scores(params: Params, config: Config, batch: Preference) -> chex.Array:
     """Scores of the rules and the evidence heads for one anchor, NULL standing at 0: [1 + E_evidence, n - 1]."""
     head = EvidenceHead(config.evidence_width, config.relations)
-    learned = jax.vmap(lambda p: head.apply({"params": p}, batch.evidence))(params["evidence"])
+    learned = jax.vmap(lambda p: jnp.asarray(head.apply({"params": p}, batch.evidence)))(params["evidence"])
     return jnp.concatenate([batch.rules[None], learned]).reshape(1 + config.evidence_heads, -1)
 
 

@@ -34,7 +34,7 @@ RELATIONS = (
 Match = tuple[int, int, str]  # record of the earlier table, record of the later table, relation's name
 
 _UNIVERSE = 1.3  # products for each record of a shop
-_SIZES = (8, 100_000)  # records of a shop
+_SIZES = (8, 5000)  # records of a shop; gold grows with the square
 _ADDED = 0.2  # a later delivery's new records for each old one
 _SERIES = (2, 3, 5, 7, 8)
 _CHEAP = 65  # kinds up to this price also come in packs
@@ -69,14 +69,10 @@ class Generated:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("ltable", "ltable_id", "rtable", "rtable_id", last))
-            writer.writerows(
-                (*self.dataset.key(left), *self.dataset.key(right), name) for left, right, name in pairs
-            )
+            writer.writerows((*self.dataset.key(left), *self.dataset.key(right), name) for left, right, name in pairs)
 
 
-def generate(
-    seed: int, shops: int = 3, size: int = 300, difficulty: float = 0.5, delivery: bool = False
-) -> Generated:
+def generate(seed: int, shops: int = 3, size: int = 300, difficulty: float = 0.5, delivery: bool = False) -> Generated:
     """Catalogues of `shops` shops with `size` records each, a pure function of the arguments.
 
     `difficulty` in [0, 1]: at 0 all shops speak alike. With `delivery` each shop holds the same records and
@@ -200,17 +196,14 @@ def _assortment(rng: np.random.Generator, universe: int, size: int, difficulty: 
     return rng.permutation(np.concatenate([once, rng.choice(once, repeats, replace=False)]))
 
 
-def _table(
-    seed: int, shop: int, products: Sequence[Product], style: Style, difficulty: float, delivery: bool
-) -> Table:
+def _table(seed: int, shop: int, products: Sequence[Product], style: Style, difficulty: float, delivery: bool) -> Table:
     rng = np.random.default_rng([seed, 4, shop])
     rows = [list(describe(rng, product, style, difficulty).values()) for product in products]
     columns = tuple(style.columns.values())
     if delivery:
         rng = np.random.default_rng([seed, 5, shop])
         rows = [
-            [*row, *describe_more(rng, product, style, difficulty)]
-            for row, product in zip(rows, products, strict=True)
+            [*row, *describe_more(rng, product, style, difficulty)] for row, product in zip(rows, products, strict=True)
         ]
         columns += style.more_columns
     numbers = np.random.default_rng([seed, 6, shop]).permutation(9 * _SIZES[1])[: len(rows)]
@@ -285,9 +278,7 @@ def _sample(generated: Generated) -> list[Match]:
 
 
 def _linked(product: Product, fact: str) -> object:
-    return {"brand": product.brand, "measure": product.facts["measure"], "option": product.facts["option"]}[
-        fact
-    ]
+    return {"brand": product.brand, "measure": product.facts["measure"], "option": product.facts["option"]}[fact]
 
 
 def _pick(rng: np.random.Generator, values: Sequence[float]) -> float:

@@ -20,20 +20,34 @@ from aco_jax.data.retrieval import Vectors, fit_vectors, nearest
 
 SLOTS = 6  # attributes with items of their own; further ones count in the mean and least only
 FACTS = (
-    ("words", "grams", "title words", "title grams")
-    + ("title within other", "other title within", "rarest missing", "other rarest missing")
-    + ("missing share", "other missing share", "first word", "other first word")
-    + ("code", "code conflict", "code left over", "other code left over")
-    + ("numbers shared", "numbers left over", "other numbers left over", "number conflict")
-    + ("price ratio", "price equal", "price missing", "length ratio")
-    + ("attribute least", "attribute mean", "attribute missing")
-    + tuple(f"{item} {slot}" for slot in range(SLOTS) for item in ("similar", "equal", "absent"))
+    *("words", "grams", "title words", "title grams"),
+    *("title within other", "other title within", "rarest missing", "other rarest missing"),
+    *("missing share", "other missing share", "first word", "other first word"),
+    *("code", "code conflict", "code left over", "other code left over"),
+    *("numbers shared", "numbers left over", "other numbers left over", "number conflict"),
+    *("price ratio", "price equal", "price missing", "length ratio"),
+    *("attribute least", "attribute mean", "attribute missing"),
+    *(f"{item} {slot}" for slot in range(SLOTS) for item in ("similar", "equal", "absent")),
 )
 VIEW = (
-    ("score", "rank", "margin", "share", "reverse rank", "reverse margin", "reverse share")
-    + ("rival claim", "own repeats", "other repeats", "mutual")
+    "score",
+    "rank",
+    "margin",
+    "share",
+    "reverse rank",
+    "reverse margin",
+    "reverse share",
+    "rival claim",
+    "own repeats",
+    "other repeats",
+    "mutual",
+    "direction",
 )
 NAMES = FACTS + VIEW
+# Ranks and "mutual" choose the first believed pairs: a judge that reads them learns only that choice.
+JUDGED = tuple(range(len(FACTS))) + tuple(
+    len(FACTS) + VIEW.index(name) for name in ("margin", "reverse margin", "own repeats", "other repeats", "direction")
+)
 WORD = re.compile(r"\w+")
 CHUNK = 20_000  # pairs whose sparse rows are held at a time
 
@@ -151,7 +165,7 @@ def base_score(facts: np.ndarray) -> np.ndarray:
 
 def swap(facts: np.ndarray) -> np.ndarray:
     """The same facts seen from the other record: (anchor, other) becomes (other, anchor)."""
-    return facts[..., _SWAPPED]
+    return facts[..., _SWAPPED] * _SIGN
 
 
 def view(
@@ -163,6 +177,7 @@ def view(
     anchor: np.ndarray,
     own_repeats: np.ndarray,
     other_repeats: np.ndarray,
+    direction: np.ndarray,
 ) -> np.ndarray:
     """What the catalogue adds to each candidate: [r, K, len(VIEW)] float32, in units of `score`.
 
@@ -171,6 +186,7 @@ def view(
     reverse_best [r, K, K']: 1 where the candidate is the best of that reverse record.
     anchor [r]: the record the anchor stands for, left out of the reverse lists.
     own_repeats [r], other_repeats [r, K]: nearest neighbour in the record's own table.
+    direction [r]: 1 where the anchor's table comes before the candidates', else 0.
     """
     filled = record >= 0
     mine = np.where(filled, score, -1.0)
@@ -192,6 +208,7 @@ def view(
         np.broadcast_to(own_repeats[:, None], mine.shape) - mine,
         other_repeats - mine,
         ((rank == 1) & (reverse_rank == 1)).astype(np.float32),
+        np.broadcast_to(direction[:, None], mine.shape),
     ]
     return np.where(filled[..., None], np.stack(items, -1), 0.0).astype(np.float32)
 
@@ -229,7 +246,9 @@ def _compare_chunk(
             np.array(pairs, np.float32).reshape(len(left_rows), -1),
             _amounts(left.amounts[left_rows], right.amounts[right_rows]),
             _lengths(left, right, left_rows, right_rows),
-            _attributes([cosine(a, b) for a, b in zip(left.slots, right.slots, strict=True)], left, right, left_rows, right_rows),
+            _attributes(
+                [cosine(a, b) for a, b in zip(left.slots, right.slots, strict=True)], left, right, left_rows, right_rows
+            ),
         ],
         axis=1,
         dtype=np.float32,
@@ -254,9 +273,9 @@ def _pair(
     shared, mine, other = len(a & b), len(a - b), len(b - a)
     number_conflict = (1.0 if shared == 0 else 0.5) if mine and other else 0.0
     return (
-        (within, other_within, rarest, other_rarest, share, other_share, first, other_first)
-        + (code, conflict, left_over, other_left_over)
-        + (math.log1p(shared), math.log1p(mine), math.log1p(other), number_conflict)
+        *(within, other_within, rarest, other_rarest, share, other_share, first, other_first),
+        *(code, conflict, left_over, other_left_over),
+        *(math.log1p(shared), math.log1p(mine), math.log1p(other), number_conflict),
     )
 
 
@@ -401,7 +420,19 @@ def _no_records() -> Description:
     empty = sp.csr_matrix((0, 0), dtype=np.float32)
     none: tuple[()] = ()
     return Description(
-        np.zeros(0, np.int32), empty, empty, none, none, np.zeros((0, 0), np.float32), none, none, none, none, none, none, none
+        np.zeros(0, np.int32),
+        empty,
+        empty,
+        none,
+        none,
+        np.zeros((0, 0), np.float32),
+        none,
+        none,
+        none,
+        none,
+        none,
+        none,
+        none,
     )
 
 
@@ -410,3 +441,4 @@ _SIDES = {"title within other": "other title within", "rarest missing": "other r
 }
 _TURNED = _SIDES | {other: name for name, other in _SIDES.items()}
 _SWAPPED = np.array([FACTS.index(_TURNED.get(name, name)) for name in FACTS])
+_SIGN = np.array([-1.0 if name == "length ratio" else 1.0 for name in FACTS], np.float32)

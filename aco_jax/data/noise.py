@@ -85,9 +85,7 @@ def corrupt(
     return found
 
 
-def contradict(
-    rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]] = ()
-) -> Row:
+def contradict(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]] = ()) -> Row:
     """A record that differs in one fact: a code, a number, a measure or a colour; much alike, not the same.
 
     The fact changes wherever it stands, however it is written there. Without such a fact the value of one
@@ -97,9 +95,7 @@ def contradict(
     while facts:
         fact = facts.pop(int(rng.integers(len(facts))))
         other = _other_fact(rng, fact)
-        changed = {
-            c: text if _PRICE.search(c) else _replace_fact(text, fact, other) for c, text in row.items()
-        }
+        changed = {c: text if _PRICE.search(c) else _replace_fact(text, fact, other) for c, text in row.items()}
         if changed != dict(row):
             return changed
     return _borrow(rng, row, pool)
@@ -115,9 +111,7 @@ def drop_attributes(rng: np.random.Generator, row: Mapping[str, str], rate: floa
     return kept, {column: row[column] for column in row if column in gone}
 
 
-def span_mask(
-    rng: np.random.Generator, tokens: np.ndarray, special: Special, rate: float = 0.3
-) -> np.ndarray:
+def span_mask(rng: np.random.Generator, tokens: np.ndarray, special: Special, rate: float = 0.3) -> np.ndarray:
     """[B, T] int32: spans of about three tokens, `rate` of the text in all, each become one mask token.
 
     Specials stay, what follows moves up, the end is padded. Source: Lewis et al. 2020, BART (text infilling).
@@ -170,9 +164,7 @@ def reformat_code(rng: np.random.Generator, code: str) -> str:
     return text.lower() if rng.random() < 0.5 else text.upper()
 
 
-def _reword(
-    rng: np.random.Generator, column: str, text: str, strength: float, vocabulary: Sequence[str]
-) -> str:
+def _reword(rng: np.random.Generator, column: str, text: str, strength: float, vocabulary: Sequence[str]) -> str:
     if not text or strength <= 0:
         return text
     if _PRICE.search(column) and re.fullmatch(r"\d+(\.\d+)?", text):
@@ -241,12 +233,7 @@ def _has_digit(word: str) -> bool:
 
 
 def _is_code(word: str) -> bool:
-    return (
-        _has_digit(word)
-        and any(s.isalpha() for s in word)
-        and len(_bare(word)) > 3
-        and not _MEASURE.match(word)
-    )
+    return _has_digit(word) and any(s.isalpha() for s in word) and len(_bare(word)) > 3 and not _MEASURE.match(word)
 
 
 def _is_fact(column: str, word: str) -> bool:
@@ -259,11 +246,7 @@ def _bare(word: str) -> str:
 
 def _other_fact(rng: np.random.Generator, fact: str) -> str:
     if fact in _COLOURS:
-        return str(
-            rng.choice(
-                [colour for colour in _COLOURS if colour != fact and {colour, fact} != {"grey", "gray"}]
-            )
-        )
+        return str(rng.choice([colour for colour in _COLOURS if colour != fact and {colour, fact} != {"grey", "gray"}]))
     places = [i for i, sign in enumerate(fact) if sign.isdigit()]
     i = places[int(rng.integers(len(places)))]
     low = 1 if i == places[0] else 0
@@ -296,8 +279,6 @@ def _borrow(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Map
         if other.get(column) and _bare(other[column]) != _bare(text)
     ]
     if not choices:
-        raise ValueError(
-            "no fact to change in the row, expected a code, a number, a colour or a pool of rows"
-        )
+        raise ValueError("no fact to change in the row, expected a code, a number, a colour or a pool of rows")
     column, text = choices[int(rng.integers(len(choices)))]
     return {**row, column: text}

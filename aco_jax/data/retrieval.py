@@ -222,7 +222,9 @@ def _best(
         return ids, scores
     width = int(columns.max()) + 1
     cell, inverse = np.unique(rows.astype(np.int64) * width + columns, return_inverse=True)
-    value = np.bincount(inverse, points) if total else np.maximum.reduceat(points, np.unique(inverse, return_index=True)[1])
+    value = (
+        np.bincount(inverse, points) if total else np.maximum.reduceat(points, np.unique(inverse, return_index=True)[1])
+    )
     row, column = cell // width, cell % width
     order = np.lexsort((column, -value, row))
     row, column, value = row[order], column[order], value[order]

@@ -37,7 +37,7 @@ SLACK = 0.5  # a real partner shares less than a planted one
 
 
 class Examples(NamedTuple):
-    """n examples: source [n, S], target [n, T] (end token included), kind [n] (DENOISE ..), record [n]; all int32."""
+    """n examples, all int32: source [n, S], target [n, T] (end included), kind [n] (DENOISE ..), record [n]."""
 
     source: np.ndarray
     target: np.ndarray
@@ -47,7 +47,7 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """All that writing an example needs. `rarity[j]` is the inverse document frequency of each word of table j."""
+    """All that writing an example needs. `rarity[j]` is the inverse document frequency of table j's words."""
 
     dataset: Dataset
     tokenizer: Tokenizer
@@ -83,9 +83,7 @@ def fit(
     return Setting(dataset, tokenizer, rarity, frozenset(silent), titles, *lengths)
 
 
-def denoise(
-    rng: np.random.Generator, setting: Setting, records: Sequence[int], alone: float = 0.1
-) -> Examples:
+def denoise(rng: np.random.Generator, setting: Setting, records: Sequence[int], alone: float = 0.1) -> Examples:
     """Corrupted record -> record: other wordings, withheld attributes, masked spans.
 
     A share `alone` of the sources say nothing of the record: p(record) is learned beside p(record given another).
@@ -103,10 +101,8 @@ def denoise(
     return _examples(_begin(body, special.denoise), _end(setting, target), DENOISE, records)
 
 
-def ask(
-    rng: np.random.Generator, setting: Setting, records: Sequence[int], unrelated: float = 0.2
-) -> Examples:
-    """Anchor and relation -> guardrails and query; a share `unrelated` asks for a record with little in common."""
+def ask(rng: np.random.Generator, setting: Setting, records: Sequence[int], unrelated: float = 0.2) -> Examples:
+    """Anchor and relation -> guardrails and query; a share `unrelated` asks for one with little in common."""
     anchors = [_wording(rng, setting, record) for record in records]
     apart = rng.random(len(records)) < unrelated
     relations = np.where(apart, UNRELATED, rng.integers(1, len(setting.dataset.relations) + 1, len(records)))
@@ -118,16 +114,14 @@ def ask(
     source = ask_sources(setting, anchors, records, relations)
     shown = [None if far else row for row, far in zip(source, apart, strict=True)]
     targets = []
-    for row, words, table, far in zip(
-        rows, _words(setting, rows, searched, shown), searched, apart, strict=True
-    ):
+    for row, words, table, far in zip(rows, _words(setting, rows, searched, shown), searched, apart, strict=True):
         partner = row if far else noise.corrupt(rng, row, rng.uniform(0.1, 0.4))
         targets.append(_query(setting, words, _bag(partner), table, bool(far)))
     return _examples(source, tokens.pad(targets, setting.target_length), ASK, records)
 
 
 def rewrite(rng: np.random.Generator, setting: Setting, records: Sequence[int]) -> Examples:
-    """Record and query -> its subqueries, SUBQUERIES examples a record, that of record i and number m at 3 i + m."""
+    """Record and query -> its subqueries, SUBQUERIES examples a record: number m of record i at 3 i + m."""
     rows = [_wording(rng, setting, record) for record in records]
     searched = [_other_table(rng, setting, record) for record in records]
     room = setting.target_length - 2
@@ -145,9 +139,7 @@ def rewrite(rng: np.random.Generator, setting: Setting, records: Sequence[int]) 
     return _examples(np.repeat(source, SUBQUERIES, axis=0), target, REWRITE, repeated)
 
 
-def encode(
-    setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], length: int
-) -> np.ndarray:
+def encode(setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], length: int) -> np.ndarray:
     """Rows that stand in the tables of `records` as tokens, [n, length]."""
     tables = [int(table) for table in setting.dataset.table_of[np.asarray(records, np.int64)]]
     return tokens.encode_rows(setting.tokenizer, rows, setting.dataset.columns, tables, length)
@@ -210,9 +202,7 @@ def _stranger(rng: np.random.Generator, setting: Setting, anchor: Mapping[str, s
     return min(drawn, key=lambda r: sum(rarity[part] for part in bag & set(_parts(setting.dataset.text(r)))))
 
 
-def _query(
-    setting: Setting, words: Sequence[_Word], bag: frozenset[str], table: int, apart: bool
-) -> list[int]:
+def _query(setting: Setting, words: Sequence[_Word], bag: frozenset[str], table: int, apart: bool) -> list[int]:
     special, columns = setting.tokenizer.special, setting.dataset.columns
     held = [word for word in words if _holds(bag, word.text)]
     chosen = _choose(held or words, setting.target_length - setting.guard_columns - 4)
@@ -239,7 +229,7 @@ def _words(
     searched: Sequence[int],
     shown: Sequence[np.ndarray | None],
 ) -> list[list[_Word]]:
-    """The words of each row to ask a table with, each once: no amounts, no links, none that `shown` tokens lack."""
+    """The words of each row to ask a table with, each once: no amounts, no links, none that `shown` lacks."""
     found: list[dict[str, str]] = []
     for row in rows:
         first: dict[str, str] = {}
@@ -268,7 +258,7 @@ def _joined(ids: Sequence[int] | np.ndarray) -> str:
 
 
 def _score(rarity: Mapping[str, float], text: str) -> float:
-    """0 for what the searched table never says, unless it is a model code, which may be written otherwise there."""
+    """0 for what the searched table never says, but for model codes: they may be written otherwise there."""
     code = len(text) > 3 and _has_digit(text) and not text.isdigit()
     return max((rarity.get(part, 0.0) for part in _parts(text)), default=0.0) + CODE * code
 
@@ -316,8 +306,6 @@ def _end(setting: Setting, body: np.ndarray) -> np.ndarray:
     return found
 
 
-def _examples(
-    source: np.ndarray, target: np.ndarray, kind: int, records: Sequence[int] | np.ndarray
-) -> Examples:
+def _examples(source: np.ndarray, target: np.ndarray, kind: int, records: Sequence[int] | np.ndarray) -> Examples:
     numbers = np.asarray(records, np.int32)
     return Examples(source, target, np.full(len(numbers), kind, np.int32), numbers)

@@ -1,4 +1,7 @@
-"""Learning from another model's token distribution (Hinton et al. 2015, Distilling the Knowledge, section 2)."""
+"""Learning from another model's token distribution.
+
+Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from aco_jax.types import Metrics
+from aco_jax.models import transformer
+from aco_jax.types import Metrics, Params
 
 
 def token_kl(
@@ -21,7 +25,7 @@ def token_kl(
     Args:
       teacher, student: [B, T, V] log-probabilities; the teacher gets no gradient.
       mask: [B, T] bool, valid tokens.
-      temperature: divides both log-probabilities before they are normalised anew; its square keeps the gradient's size.
+      temperature: divides both log-probabilities, normalised anew; its square keeps the gradient's size.
       reverse: KL(student, teacher), which seeks a mode, in place of KL(teacher, student), which covers them.
     """
     chex.assert_rank([teacher, student, mask], [3, 3, 2])
@@ -39,13 +43,33 @@ def mixed_loss(
     weight: float | chex.Array = 0.5,
     temperature: float | chex.Array = 1.0,
 ) -> tuple[chex.Array, Metrics]:
-    """(1 - weight) x cross-entropy on targets [B, T] (0 is padding) + weight x KL(teacher, student) [B, T, V]."""
+    """(1 - weight) x cross-entropy on targets [B, T] + weight x `token_kl` of [B, T, V]; target 0 is padding."""
     mask = targets > 0
     chosen = jnp.take_along_axis(student, targets[..., None], axis=-1)[..., 0]
     cross_entropy = -_mean(chosen, mask)
     divergence = token_kl(teacher, student, mask, temperature)
     loss = (1.0 - weight) * cross_entropy + weight * divergence
     return loss, {"cross_entropy": cross_entropy, "distillation_kl": divergence}
+
+
+def sequence_loss(
+    student: Params,
+    student_model: transformer.Config,
+    teacher: Params,
+    teacher_model: transformer.Config,
+    source: chex.Array,
+    target: chex.Array,
+    weight: float | chex.Array = 0.5,
+    temperature: float | chex.Array = 1.0,
+) -> tuple[chex.Array, Metrics]:
+    """`mixed_loss` of two encoder-decoders that read source [B, S] and are forced to write target [B, T]."""
+
+    def log_probs(params: Params, model: transformer.Config) -> chex.Array:
+        memory = transformer.encode(params, model, source)
+        return transformer.log_probs(params, model, transformer.shift(target, model.bos), memory, source)
+
+    taught = jax.lax.stop_gradient(log_probs(teacher, teacher_model))
+    return mixed_loss(taught, log_probs(student, student_model), target, weight, temperature)
 
 
 def _mean(values: chex.Array, mask: chex.Array) -> chex.Array:

@@ -34,11 +34,11 @@ def generate(
       length: tokens of the result, the prefix included.
       temperature: 0 takes the likeliest token (Gumbel-max with scaled noise, Gumbel 1954).
       allowed: [B, V] or [B, length, V] bool (axes of size 1 broadcast), the only tokens that may be sampled.
-      prefix: [B, P] tokens the result begins with, 0 on the right: rows may have prefixes of different lengths.
+      prefix: [B, P] tokens the result begins with, 0 on the right; its length may differ by row.
 
     Returns:
-      tokens [B, length], prefix and eos included, and log_prob [B] in nats, the sum over the sampled tokens (the prefix
-      left out) at temperature 1, relative to the allowed tokens: what `transformer.sequence_log_prob` says of them.
+      tokens [B, length], prefix and eos included, and log_prob [B] in nats, the sum over the sampled tokens (not
+      the prefix) at temperature 1, relative to the allowed ones: what `transformer.sequence_log_prob` says of them.
     """
     chex.assert_rank(source, 2)
     rows = source.shape[0]
@@ -78,10 +78,8 @@ def _at(allowed: chex.Array | None, index: chex.Array) -> chex.Array | None:
     return jax.lax.dynamic_index_in_dim(allowed, position, axis=1, keepdims=False)
 
 
-def _choose(
-    log_probs: chex.Array, noise: chex.Array, allowed: chex.Array | None
-) -> tuple[chex.Array, chex.Array]:
-    """Log-probabilities [B, V] -> the chosen token [B] and its log-probability [B] relative to the allowed ones."""
+def _choose(log_probs: chex.Array, noise: chex.Array, allowed: chex.Array | None) -> tuple[chex.Array, chex.Array]:
+    """Log-probabilities [B, V] -> the chosen token and its log-probability among the allowed ones, [B] each."""
     scores = log_probs + noise
     if allowed is not None:
         log_probs = log_probs - jax.nn.logsumexp(

@@ -150,9 +150,7 @@ class Pointer(nn.Module):
     def setup(self) -> None:
         self.query, self.key = dense(self.config.width), dense(self.config.width)
         self.follow = nn.Dense(MATCHES, kernel_init=nn.initializers.zeros, bias_init=_follow_init)
-        self.gate = nn.Dense(
-            1, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.constant(self.config.gate)
-        )
+        self.gate = nn.Dense(1, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.constant(self.config.gate))
 
     def keys(self, memory: chex.Array) -> chex.Array:
         return self.key(memory)
@@ -180,7 +178,7 @@ def scatter(copies: chex.Array, source: chex.Array, vocab_size: int) -> chex.Arr
 
 
 def gather(copies: chex.Array, at: chex.Array) -> chex.Array:
-    """Log of the mass that log-probabilities over the source [B, T, S] have where `at` [B, T, S] holds -> [B, T]."""
+    """Log of the mass that log-probabilities over the source have where `at` holds, [B, T, S] each -> [B, T]."""
     return jax.nn.logsumexp(jnp.where(at, copies, NEVER), axis=-1)
 
 

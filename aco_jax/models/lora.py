@@ -1,4 +1,4 @@
-"""Low-rank adapters of any kernel: W + scale * down @ up (Hu et al. 2021, LoRA, eq. 3)."""
+"""Low-rank adapters of any kernel: W + scale * low_in @ low_out (Hu et al. 2021, LoRA, eq. 3)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import jax.numpy as jnp
 from aco_jax.types import Params
 
 
-def init(
-    key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], bool] = lambda path: True
-) -> Params:
+def init(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], bool] = lambda path: True) -> Params:
     """Adapters for each kernel of two or more axes whose path ('decoder_0/own/query') is chosen.
 
     Returns:
-      A tree of the chosen modules only, {'down' [inputs, rank], 'up' [rank, outputs]} each; `up` starts at zero, so a fresh
-      adapter changes nothing. Axes of a kernel before its last count as inputs.
+      A tree of the chosen modules only, {'low_in' [inputs, rank], 'low_out' [rank, outputs]} each; `low_out` starts at
+      zero, so a fresh adapter changes nothing. Axes of a kernel before its last count as inputs.
     """
     if rank < 1:
         raise ValueError(f"rank {rank} must be at least 1")
@@ -26,12 +24,12 @@ def init(
 
 
 def merge(params: Params, adapters: Params, scale: float | chex.Array = 1.0) -> Params:
-    """Parameters with the adapters added in: the same tree as `params`, which may then be differentiated by adapter."""
+    """Parameters with the adapters added in: the same tree as `params`, differentiable in the adapters."""
     merged = dict(params)
     for name, node in adapters.items():
-        if set(node) == {"down", "up"}:
+        if set(node) == {"low_in", "low_out"}:
             kernel = params[name]["kernel"]
-            change = scale * (node["down"] @ node["up"]).reshape(kernel.shape)
+            change = scale * (node["low_in"] @ node["low_out"]).reshape(kernel.shape)
             merged[name] = params[name] | {"kernel": kernel + change}
         else:
             merged[name] = merge(params[name], node, scale)
@@ -42,7 +40,7 @@ def apply(
     x: chex.Array, kernel: chex.Array, adapter: dict[str, chex.Array], scale: float | chex.Array = 1.0
 ) -> chex.Array:
     """x [.., I] through kernel [I, O] and its adapter, left apart: equals x through the merged kernel."""
-    return x @ kernel + scale * (x @ adapter["down"]) @ adapter["up"]
+    return x @ kernel + scale * (x @ adapter["low_in"]) @ adapter["low_out"]
 
 
 def _grow(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], bool], path: str) -> Params:
@@ -55,8 +53,8 @@ def _grow(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], 
         if kernel is not None and kernel.ndim >= 2:
             if chosen(place):
                 inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
-                down = jax.random.normal(inner, (inputs, rank)) / jnp.sqrt(inputs)
-                adapters[name] = {"down": down, "up": jnp.zeros((rank, outputs))}
+                low_in = jax.random.normal(inner, (inputs, rank)) / jnp.sqrt(inputs)
+                adapters[name] = {"low_in": low_in, "low_out": jnp.zeros((rank, outputs))}
         elif found := _grow(inner, node, rank, chosen, place):
             adapters[name] = found
     return adapters

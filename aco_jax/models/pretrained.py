@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -31,8 +32,8 @@ def load(folder: str | Path) -> tuple[Params, transformer.Config]:
     """Reads what `save` wrote.
 
     Raises:
-      ValueError: a file is missing or unreadable, a setting is unknown, or a tensor is missing, not known to the
-        config, or of another shape; names the tensor and both shapes.
+      ValueError: a file is missing or unreadable, a setting is unknown, or a tensor is missing, not known to
+        the config, or of another shape; names the tensor and both shapes.
     """
     place = Path(folder)
     for name in (WEIGHTS, CONFIG):
@@ -60,7 +61,7 @@ def _read_config(path: Path) -> transformer.Config:
     return transformer.Config(**settings)
 
 
-def _check(path: Path, found: dict[str, np.ndarray], expected: dict[str, jax.ShapeDtypeStruct]) -> None:
+def _check(path: Path, found: Mapping[str, np.ndarray], expected: Mapping[str, jax.Array]) -> None:
     for name, leaf in expected.items():
         if name not in found:
             raise ValueError(f"{path}: tensor {name} of shape {leaf.shape} is missing")

@@ -1,4 +1,7 @@
-"""Weights in int8, one scale per output channel; activations stay float32 (Jacob et al. 2018, section 2.1, symmetric)."""
+"""Weights in int8, one scale per output channel; activations stay float32.
+
+Jacob et al. 2018, Quantization and Training of Neural Networks, section 2.1, symmetric.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ LEVELS = 127  # symmetric: -127..127
 
 
 def quantize(params: Params) -> Params:
-    """The same tree with each matrix named `kernel` or `embedding` as {'int8', 'scale'}; other leaves are kept.
+    """The tree with each matrix named `kernel` or `embedding` as {'int8', 'scale'}; other leaves are kept.
 
     The output channel of a kernel is its last axis; of an embedding, tied to the output, its first.
     """

@@ -5,13 +5,13 @@ Pre-norm residual layers (Xiong et al. 2020, On Layer Normalization in the Trans
 
 The copy head is a pointer-generator (See et al. 2017, Get To The Point, eq. 8-9):
   p(w) = gate * p_vocab(w) + (1 - gate) * sum over source positions s with x_s = w of a_s.
-Both its pointer and the cross-attention see, as additive features, whether a source token equals the decoder's current
-token, and whether the one before it does: copying a run of rare tokens is then a matter of a few weights
-(the circuit that Olsson et al. 2022 found grown in trained models, given here from the start).
+Its pointer and the cross-attention see, as additive features, how a source token matches the decoder's input (see
+`layers.view_of`): copying a run of rare tokens is then a matter of a few weights. It is the circuit that Olsson et
+al. 2022 (In-context Learning and Induction Heads) found grown in trained models, given here from the start.
 
-Where variants go: positions enter in `Transformer._read` alone, norms are made by `norm` alone, and every attention
-takes an additive bias `[B, H, T, S]`, so a relative-position bias is one more summand of it.
-Positions are absolute from the left and padding (token 0) stands on the right, so padding never changes a value.
+Where variants go: positions enter in `Transformer._read` alone, norms are made by `layers.norm` alone, and every
+attention takes an additive bias `[B, H, T, S]`, so a relative-position bias is one more summand of it. Positions
+count from the left and padding (token 0) stands on the right, so padding never changes a value.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def sequence_log_prob(
     Args:
       source: [B, S] tokens, or None for a decoder-only network.
       targets: [B, T] tokens, the end token included, 0 on the right.
-      allowed: [B, T, V] bool (axes of size 1 broadcast), the tokens that decoding was held to; probabilities are
-        then relative to them.
+      allowed: [B, T, V] bool (axes of size 1 broadcast), the tokens that decoding was held to; probabilities
+        are then relative to them.
 
     Returns:
       log_prob [B, T] in nats, 0 at padding, and mask [B, T] bool.
@@ -116,9 +116,7 @@ def sequence_log_prob(
     inputs, mask = shift(targets, config.bos), targets != PAD
     memory = None if source is None else encode(params, config, source, keys[0])
     hidden = decode(params, config, inputs, memory, source, keys[1])
-    token = _apply(
-        params, config, None, hidden, inputs, memory, source, targets, allowed, method="target_log_prob"
-    )
+    token = _apply(params, config, None, hidden, inputs, memory, source, targets, allowed, method="target_log_prob")
     return jnp.where(mask, token, 0.0), mask
 
 
@@ -263,11 +261,13 @@ class Transformer(nn.Module):
             own.append(kept)
         hidden, cache = self.decoder_norm(x), cache | {"own": own}
         vocab = jax.nn.log_softmax(self._logits(hidden))
-        if "pointer" in cache:
+        if view is not None and "pointer" in cache:
             vocab = self._mix(vocab, hidden, cache["pointer"], view, source)
         return vocab[:, 0], cache
 
     def _read(self, tokens: chex.Array, positions: chex.Array) -> chex.Array:
+        if tokens.shape[1] > positions.shape[0]:
+            raise ValueError(f"{tokens.shape[1]} tokens, expected at most max_length {positions.shape[0]}")
         return (self.embedding[tokens] + positions[None]) * math.sqrt(self.config.width)
 
     def _logits(self, hidden: chex.Array) -> chex.Array:
@@ -286,9 +286,7 @@ def _view(inputs: chex.Array, source: chex.Array) -> layers.View:
     return layers.view_of(inputs, source, before, jnp.zeros(source.shape, bool))
 
 
-def _apply(
-    params: Params, config: Config, key: chex.PRNGKey | None, *args: object, method: str
-) -> chex.Array:
+def _apply(params: Params, config: Config, key: chex.PRNGKey | None, *args: object, method: str) -> chex.Array:
     train = {"train": True} if key is not None and config.dropout else {}
-    rngs = {"dropout": key} if train else {}
+    rngs = {} if key is None else {"dropout": key}
     return Transformer(config).apply({"params": params}, *args, **train, rngs=rngs, method=method)

@@ -10,9 +10,7 @@ import jax
 import jax.numpy as jnp
 
 
-def fit_edges(
-    values: chex.Array, mask: chex.Array, bins: int, boundary: chex.Numeric | None = None
-) -> jax.Array:
+def fit_edges(values: chex.Array, mask: chex.Array, bins: int, boundary: chex.Numeric | None = None) -> jax.Array:
     """Edges that put equally many values in each bin, one of them moved onto `boundary`.
 
     Args:

@@ -6,9 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-NEVER = (
-    -1e30
-)  # the log-probability of a masked entry: finite, so that 0 * NEVER is 0 and gradients stay finite
+NEVER = -1e30  # the log-probability of a masked entry: finite, so that 0 * NEVER is 0 and gradients stay finite
 TINY = 1e-30  # the least argument of a logarithm
 
 

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from aco_jax.ops.masking import masked_mean
 
 
-def precision_recall_f1(
-    tp: chex.Array, fp: chex.Array, fn: chex.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def precision_recall_f1(tp: chex.Array, fp: chex.Array, fn: chex.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """tp / (tp + fp), tp / (tp + fn) and their harmonic mean. van Rijsbergen 1979, chapter 7.
 
     Args:

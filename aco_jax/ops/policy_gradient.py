@@ -36,9 +36,7 @@ def truncated_ratio(log_pi: chex.Array, mu: chex.Array, limit: chex.Numeric) -> 
     return jax.lax.stop_gradient(jnp.exp(jnp.minimum(log_ratio, jnp.log(limit))))
 
 
-def exact_policy_loss(
-    logits: chex.Array, advantages: chex.Array, valid: chex.Array, weight: chex.Array
-) -> jax.Array:
+def exact_policy_loss(logits: chex.Array, advantages: chex.Array, valid: chex.Array, weight: chex.Array) -> jax.Array:
     """-weight sum_a pi(a given s) A(s, a), exact over the action set, weight and advantages stopped.
 
     Sutton et al. 2000, Policy Gradient Methods, theorem 1; Ciosek and Whiteson 2018, section 3.

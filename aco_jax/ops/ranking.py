@@ -50,9 +50,7 @@ def list_mle(scores: chex.Array, level: chex.Array, mask: chex.Array, levels: in
     return -jnp.sum(jax.vmap(one)(rank))
 
 
-def sample_permutation(
-    key: chex.PRNGKey, scores: chex.Array, mask: chex.Array, temperature: chex.Numeric
-) -> jax.Array:
+def sample_permutation(key: chex.PRNGKey, scores: chex.Array, mask: chex.Array, temperature: chex.Numeric) -> jax.Array:
     """An order drawn from Plackett-Luce(scores / temperature); always a permutation, the masked last.
 
     Gumbel top-k: Kool et al. 2019, Stochastic Beams and Where to Find Them, section 2.3.

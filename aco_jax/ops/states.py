@@ -156,7 +156,9 @@ def number(config: Config, edges: Edges, raw: chex.Array) -> chex.Array:
         name: jnp.clip(column[name].astype(jnp.int32), 0, size - 1)
         for name, size in zip(FACTORS[:3], config.sizes, strict=False)
     }
-    bins |= {name: binning.digitize(column[name], getattr(edges, name)) for name in BINNED}
+    for name in BINNED:
+        inner = getattr(edges, name)
+        bins[name] = binning.digitize(column[name], inner) if len(inner) else jnp.zeros((), jnp.int32)
     bins["reading"] = jnp.where(column["revealed"] > 0, 1 + bins["reading"], 0)
     at_hand = binning.encode(jnp.stack([bins[name] for name in FACTORS]), config.sizes)
     exhausted = math.prod(config.sizes) + bins["taken"]

@@ -37,9 +37,7 @@ def td_error(
     return jax.lax.stop_gradient(target) - jnp.take(q_tm1, a_tm1)
 
 
-def expected_target(
-    r_t: chex.Array, discount_t: chex.Array, p_next: chex.Array, v_target: chex.Array
-) -> jax.Array:
+def expected_target(r_t: chex.Array, discount_t: chex.Array, p_next: chex.Array, v_target: chex.Array) -> jax.Array:
     """r + discount sum_s' P(s' given s, a) V_target(s'), stopped.
 
     Sutton and Barto 2018, Reinforcement Learning, eq. 4.10, with V_target(s') = max_a Q_target(s', a).
@@ -54,9 +52,7 @@ def expected_target(
     return jax.lax.stop_gradient(r_t + discount_t * jnp.sum(p_next * v_target))
 
 
-def shared_value_target(
-    reward: chex.Array, discount: chex.Array, v_next: chex.Array, seen: chex.Array
-) -> jax.Array:
+def shared_value_target(reward: chex.Array, discount: chex.Array, v_next: chex.Array, seen: chex.Array) -> jax.Array:
     """Shared value: V(s) <- R + discount max V(s') over the s' seen from s, stopped; R alone at a terminal.
 
     Sutton and Barto 2018, Reinforcement Learning, eq. 4.10, its max over successors instead of actions.

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     generator.size = 300  # records a shop
     generator.difficulty = 0.5  # 0 all shops speak alike, 1 none does
 
-    # Language models: base, rewriter, actor; the ranker's reader and the reward model take the same sizes
+    # Language models, all of one size
     config.model = model = ConfigDict()
     model.vocab_size = 2048  # byte pairs learnt from the tables
     model.width = 96  # with 2 + 2 layers below 1M parameters an agent
@@ -35,16 +35,24 @@ def get_config() -> ConfigDict:
     model.mlp_width = 288  # 3 x width
     model.record_length = 64  # tokens of a record
     model.query_length = 28  # tokens of a query, guardrails included
+    model.text_length = 28  # tokens of a record as the reward model reads it
+    model.reason_length = 12  # tokens of a reason
 
     # Length of the run; budgets are in steps, for clocks would break exact resume
     config.train = train = ConfigDict()
     train.pretrain_rounds = 12  # rounds of supervised start before any play
+    train.pretrain_steps = 24  # steps a supervised round
+    train.pretrain_batch = 32  # examples a step, of all replicas together
+    train.pretrain_rate = 2e-3  # learning rate of the supervised start
     train.rounds = 16  # rounds of prepare, play, learn, merge
-    train.merge_every = 8  # local steps a round
-    train.replicas = 1  # one a device, or more
-    train.anchors_per_step = 32  # B, of each replica
+    train.merge_every = 4  # local steps a round
+    train.replicas = 2  # spread over the devices there are
+    train.anchors_per_step = 16  # B, of each replica
     train.candidates = 8  # K, of the query and of each rewrite
     train.rewrites = 2  # M, subqueries an anchor
+    train.planted = 0.5  # share of anchors that are planted copies
+    train.hidden = 0.3  # share of planted anchors whose answer is taken out: NULL is right
+    train.temperature = 0.5  # of asking and rewriting; 0 is greedy
     train.keep = 3  # checkpoints
 
     # Agents
@@ -64,12 +72,13 @@ def get_config() -> ConfigDict:
     agents.policy_weight = 0.05  # of the episode's advantage in the base's loss
     agents.shared_weight = 0.05  # of the shared reward in the losses of base, rewriter, ranker
     agents.penalty_weight = 0.2  # of an agent's own penalty
+    agents.agreement_weight = 0.2  # of the committee's agreement in the shared reward
     agents.share_rate = 0.1  # Polyak rate between the encoders of base and actor
     agents.share_every = 4  # merges; 0 never shares
 
     # The decision process; costs are in units of the reward
     config.environment = environment = ConfigDict()
-    environment.max_steps = 48  # a longer walk is truncated
+    environment.max_steps = 32  # a longer walk is truncated
     environment.discount = 0.99
     environment.step_cost = 0.01  # every action but STOP
     environment.token_cost = 0.002  # a token read

@@ -23,9 +23,7 @@ slopes = jax.jit(jax.value_and_grad(critic.loss, has_aux=True), static_argnums=1
 
 def factors(seed: int, count: int = B) -> jax.Array:
     rng = np.random.default_rng(seed)
-    return jnp.asarray(
-        np.stack([rng.integers(0, size, count) for size in CONFIG.factor_sizes], axis=1), jnp.int32
-    )
+    return jnp.asarray(np.stack([rng.integers(0, size, count) for size in CONFIG.factor_sizes], axis=1), jnp.int32)
 
 
 def batch(seed: int = 0) -> critic.Batch:
@@ -51,7 +49,6 @@ def batch(seed: int = 0) -> critic.Batch:
 @pytest.fixture(scope="module")
 def trees() -> tuple[chex.ArrayTree, chex.ArrayTree]:
 
-
     def grown(seed: int) -> chex.ArrayTree:
         """With a head large enough that two of them disagree about the best action."""
         tree = jax.jit(critic.init, static_argnums=1)(jax.random.key(seed), CONFIG)
@@ -60,10 +57,8 @@ def trees() -> tuple[chex.ArrayTree, chex.ArrayTree]:
     return grown(0), grown(1)
 
 
-@pytest.mark.parametrize(("model_weight", "huber"), [(0.0, 0.0), (1.0, 0.0), (0.3, 0.0), (0.3, 0.5)])
-def test_loss_is_its_formula(
-    trees: tuple[chex.ArrayTree, chex.ArrayTree], model_weight: float, huber: float
-) -> None:
+@pytest.mark.parametrize(("model_weight", "huber"), [(0.3, 0.0), (0.6, 0.5)])
+def test_loss_is_its_formula(trees: tuple[chex.ArrayTree, chex.ArrayTree], model_weight: float, huber: float) -> None:
     online, target = trees
     config = dataclasses.replace(CONFIG, model_weight=model_weight, huber=huber, discount=0.8)
     data = batch()
@@ -107,7 +102,7 @@ def test_targets_are_constants(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> 
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(to_target))
     # Where every walk ends the targets hold no Q at all, and finite differences find the same slope.
     data = dataclasses.replace(batch(), discount_t=jnp.zeros(B))
-    config = dataclasses.replace(CONFIG, huber=0.0)
+    config = dataclasses.replace(CONFIG, model_weight=0.3, huber=0.0, discount=0.8)
 
     def loss(move: jax.Array) -> float:
         head = {**online["head"], "bias": online["head"]["bias"] + move}
@@ -184,15 +179,15 @@ def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return p, r, q
 
 
-def chain_batch(
-    config: critic.Config, target: chex.ArrayTree, key: jax.Array, copies: int = 16
-) -> critic.Batch:
+def chain_batch(config: critic.Config, target: chex.ArrayTree, key: jax.Array, copies: int = 8) -> critic.Batch:
     """Every valid action of every state, with next states drawn anew."""
     p, r, _ = chain()
-    s, a = (np.tile(x.ravel(), copies) for x in np.meshgrid(np.arange(CHAIN - 1), np.arange(2),
-    indexing="ij")) valid = jnp.asarray(np.tile([True, True, False], (CHAIN, 1))) then =
-    jax.random.categorical(key, jnp.log(jnp.asarray(p[s, a], jnp.float32))) q = critic.q_values(target,
-    config, jnp.arange(CHAIN)[:, None]) return critic.Batch(
+    pairs = np.meshgrid(np.arange(CHAIN - 1), np.arange(2), indexing="ij")
+    s, a = (np.tile(x.ravel(), copies) for x in pairs)
+    valid = jnp.asarray(np.tile([True, True, False], (CHAIN, 1)))
+    then = jax.random.categorical(key, jnp.log(jnp.asarray(p[s, a], jnp.float32)))
+    q = critic.q_values(target, config, jnp.arange(CHAIN)[:, None])
+    return critic.Batch(
         factors_tm1=jnp.asarray(s)[:, None],
         a_tm1=jnp.asarray(a),
         r_t=jnp.asarray(r[s, a], jnp.float32),
@@ -205,27 +200,24 @@ def chain_batch(
     )
 
 
-@pytest.mark.parametrize("model_weight", [0.0, 1.0])
-def test_the_chains_best_values_are_approached(model_weight: float) -> None:
-    config = critic.Config(
-        (CHAIN,), 3, 16, heads=1, layers=1, mlp_width=32, discount=GAMMA, model_weight=model_weight, huber=0.0
-    )
-    optimiser = optax.adam(optax.linear_schedule(3e-3, 0.0, 1500))
+def test_the_chains_best_values_are_approached() -> None:
+    """Both targets have Q* as their fixed point, so an error in either would show in their mixture."""
+    config = critic.Config((CHAIN,), 3, 16, heads=1, layers=1, mlp_width=32, discount=GAMMA, huber=0.0, target_rate=0.1)
+    assert config.model_weight == 0.5
+    optimiser = optax.adam(optax.linear_schedule(5e-3, 0.0, 1000))
 
     @jax.jit
     def train(key: jax.Array) -> jax.Array:
         def body(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
             params, target, moments = carry
-            slope = jax.grad(critic.loss, has_aux=True)(
-                params, config, chain_batch(config, target, key), target
-            )[0]
+            slope = jax.grad(critic.loss, has_aux=True)(params, config, chain_batch(config, target, key), target)[0]
             change, moments = optimiser.update(slope, moments)
             params = optax.apply_updates(params, change)
             return (params, critic.update_target(config, target, params), moments), None
 
         params = critic.init(key, config)
         start = (params, params, optimiser.init(params))
-        (params, _, _), _ = jax.lax.scan(body, start, jax.random.split(key, 1500))
+        (params, _, _), _ = jax.lax.scan(body, start, jax.random.split(key, 1000))
         return critic.q_values(params, config, jnp.arange(CHAIN)[:, None])
 
     q = train(jax.random.key(0))

@@ -74,9 +74,7 @@ def test_all_pairs_of_the_universe_are_found_by_the_grouping() -> None:
     universe = catalogue._universe(np.random.default_rng([3, 0]), 90, 0.5)
     related = catalogue._related(universe)
     for number, product in enumerate(universe):
-        expected = {
-            (i, name) for i, p in enumerate(universe) if (name := catalogue.relate(product, p)) != "unrelated"
-        }
+        expected = {(i, name) for i, p in enumerate(universe) if (name := catalogue.relate(product, p)) != "unrelated"}
         assert set(related[number]) == expected
         assert len(related[number]) == len(expected)
 

@@ -316,9 +316,7 @@ def test_any_text_survives_a_round_trip(rows: list[tuple[str, str]], suffix: str
 def _written(table: Table, suffix: str) -> str:
     full = [["id", *table.columns], *([i, *cells] for i, cells in zip(table.ids, table.cells, strict=True))]
     if suffix == ".jsonl":
-        return "\n".join(
-            json.dumps(dict(zip(full[0], row, strict=True)), ensure_ascii=False) for row in full[1:]
-        )
+        return "\n".join(json.dumps(dict(zip(full[0], row, strict=True)), ensure_ascii=False) for row in full[1:])
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter="\t" if suffix == ".tsv" else ",").writerows(full)
     return buffer.getvalue()

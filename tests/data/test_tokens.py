@@ -59,6 +59,11 @@ def test_a_code_shares_its_tokens_however_it_is_hyphenated(trained: Tokenizer) -
     assert len(apart) == len(joined) + 1
 
 
+def test_a_word_is_the_same_tokens_first_or_last(trained: Tokenizer) -> None:
+    first, second, both = trained.encode_lists(["  Drill", "sony", "SONY\tdrill"])
+    assert both == second + first
+
+
 def test_encode_pads_cuts_and_keeps_clear_of_the_specials(trained: Tokenizer) -> None:
     found = trained.encode(["drill", "", "sony bravia lcd tv black drill"], 4)
     assert found.shape == (3, 4)
@@ -74,9 +79,7 @@ def test_encode_pads_cuts_and_keeps_clear_of_the_specials(trained: Tokenizer) ->
 def test_decoding_gives_the_text_back_lower_cased_in_single_spaces(trained: Tokenizer, text: str) -> None:
     ids = trained.encode_lists([text])[0]
     special = trained.special
-    assert trained.decode([special.bos, *ids, special.eos, special.state(3), 0]) == " ".join(
-        text.lower().split()
-    )
+    assert trained.decode([special.bos, *ids, special.eos, special.state(3), 0]) == " ".join(text.lower().split())
 
 
 def test_other_scripts_and_spelled_specials_are_text(trained: Tokenizer) -> None:
@@ -127,6 +130,15 @@ def test_a_long_value_gives_way_to_the_short_ones(trained: Tokenizer) -> None:
     assert (found != 0).all()
 
 
+def test_two_long_values_share_the_room(trained: Tokenizer) -> None:
+    row = {"a": "lcd " * 40, "b": "tv " * 40, "c": "drill"}
+    found = tokens.encode_rows(trained, [row], ("a", "b", "c"), 0, 20)[0].tolist()
+    starts = [found.index(trained.special.column(j)) for j in range(3)]
+    short = len(trained.encode_lists(["drill"])[0])
+    share = (20 - 4 - short) // 2
+    assert starts == [1, 2 + share, 3 + 2 * share]
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 9, 30])
 def test_no_length_is_overrun(trained: Tokenizer, length: int) -> None:
     rows = [{"a": "sony bravia kdl-40v2500", "b": "drill 18 v", "c": "lcd"}] * 2
@@ -136,9 +148,7 @@ def test_no_length_is_overrun(trained: Tokenizer, length: int) -> None:
 
 
 def _word_level(folder: Path, words: list[str]) -> Path:
-    backend = tokenizers.Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
-    )
+    backend = tokenizers.Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.add_special_tokens(["[SEP]"])
     backend.enable_padding(length=7)

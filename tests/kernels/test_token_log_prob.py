@@ -104,6 +104,15 @@ def test_gradients(form, size):
             assert gradient[index] == pytest.approx(slope, rel=1e-3, abs=1e-4)
 
 
+def test_what_fills_the_last_tile_reaches_no_gradient(form):
+    """All logits are -200: a filling logit of 0 would outweigh them by e^200."""
+    hidden, embedding, tokens = jnp.full((2, 4), -50.0), jnp.ones((5, 4)), jnp.array([0, 4])
+    by_hidden, by_embedding = jax.jit(jax.grad(weighted(form), argnums=(0, 1)))(hidden, embedding, tokens)
+    np.testing.assert_allclose(by_hidden, np.zeros((2, 4)), atol=1e-5)
+    one_hot = np.array([1.0, 0, 0, 0, 2.0]) - 3 / 5  # weights 1 and 2, each p 1/5; the entropy is at its top
+    np.testing.assert_allclose(by_embedding, -50.0 * one_hot[:, None] * np.ones((1, 4)), rtol=1e-4)
+
+
 def test_vmap_and_scan(form):
     hidden, embedding, tokens = example(7, 8, 30)
     batch = jnp.stack([hidden, -hidden]), embedding, jnp.stack([tokens, tokens[::-1]])

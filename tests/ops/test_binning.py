@@ -15,6 +15,7 @@ from aco_jax.ops import binning
 VALUES = np.random.default_rng(6).normal(size=40).astype(np.float32)
 MASK = np.arange(40) < 33
 SIZES = (3, 4, 2, 5)
+FIT = jax.jit(functools.partial(binning.fit_edges, bins=4))
 
 
 @pytest.mark.parametrize("bins", [1, 2, 5, 10])
@@ -50,8 +51,7 @@ def test_edges_without_values_are_finite(variant):
     st.lists(st.booleans(), min_size=6, max_size=6),
 )
 def test_a_boundary_is_always_an_edge(values, boundary, mask):
-    fit = jax.jit(functools.partial(binning.fit_edges, bins=4))
-    edges = np.asarray(fit(np.array(values, np.float32), np.array(mask), boundary=np.float32(boundary)))
+    edges = np.asarray(FIT(np.array(values, np.float32), np.array(mask), boundary=np.float32(boundary)))
     assert np.float32(boundary) in edges
     assert (np.diff(edges) >= 0).all()
     assert edges.shape == (3,)

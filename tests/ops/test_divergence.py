@@ -45,9 +45,7 @@ def test_kl_agrees_with_rlax(rlax):
 
 def test_kl_gradient(finite_difference):
     def ours(p_logits, q_logits):
-        return divergence.kl_categorical(
-            masked_log_softmax(p_logits, MASK), masked_log_softmax(q_logits, MASK), MASK
-        )
+        return divergence.kl_categorical(masked_log_softmax(p_logits, MASK), masked_log_softmax(q_logits, MASK), MASK)
 
     by_p, by_q = jax.grad(ours, argnums=(0, 1))(P_LOGITS, Q_LOGITS)
     expected_p = finite_difference(lambda x: kl(x[:3], Q_LOGITS[:3]), P_LOGITS)
@@ -87,9 +85,7 @@ def test_kl_tokens_is_the_mean_over_valid_tokens(variant):
     assert value == pytest.approx((kl(p[0], q[0]) + kl(p[1], q[1])) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("kl_measured", "expected"), [(0.31, 4.0), (0.29, 2.0), (0.14, 2.0), (0.13, 1.0), (0.0, 1.0)]
-)
+@pytest.mark.parametrize(("kl_measured", "expected"), [(0.31, 4.0), (0.29, 2.0), (0.14, 2.0), (0.13, 1.0), (0.0, 1.0)])
 def test_adaptive_weight(variant, kl_measured, expected):
     args = np.array([2.0, kl_measured, 0.2], np.float32)
     assert variant(divergence.adaptive_weight, *args) == expected

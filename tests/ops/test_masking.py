@@ -37,6 +37,8 @@ def test_masked_entries_reach_neither_value_nor_gradient(rubbish):
     assert value == clean
     np.testing.assert_array_equal(gradient, clean_gradient)
     np.testing.assert_array_equal(gradient[~MASK], 0.0)
+    for function in (masking.masked_mean, masking.masked_softmax):
+        np.testing.assert_array_equal(function(spoiled, MASK), function(X, MASK))
 
 
 def test_shapes_that_differ_are_refused():

@@ -137,15 +137,9 @@ def test_reinforce_agrees_with_rlax(rlax):
 
 def test_truncated_ratio(variant):
     log_pi = np.log(np.float32(0.6))
-    assert variant(
-        policy_gradient.truncated_ratio, log_pi, np.float32(0.3), np.float32(5.0)
-    ) == pytest.approx(2.0)
-    assert variant(
-        policy_gradient.truncated_ratio, log_pi, np.float32(0.1), np.float32(5.0)
-    ) == pytest.approx(5.0)
-    assert variant(
-        policy_gradient.truncated_ratio, log_pi, np.float32(0.0), np.float32(5.0)
-    ) == pytest.approx(5.0)
+    assert variant(policy_gradient.truncated_ratio, log_pi, np.float32(0.3), np.float32(5.0)) == pytest.approx(2.0)
+    assert variant(policy_gradient.truncated_ratio, log_pi, np.float32(0.1), np.float32(5.0)) == pytest.approx(5.0)
+    assert variant(policy_gradient.truncated_ratio, log_pi, np.float32(0.0), np.float32(5.0)) == pytest.approx(5.0)
     assert jax.grad(policy_gradient.truncated_ratio)(log_pi, 0.3, 5.0) == 0.0
 
 
@@ -223,9 +217,9 @@ def test_advantages(variant):
 
 
 def test_advantages_carry_no_gradient():
-    by_q, by_policy = jax.grad(
-        lambda q, policy: jnp.sum(policy_gradient.advantage_q(q, policy) ** 2), argnums=(0, 1)
-    )(Q, POLICY)
+    by_q, by_policy = jax.grad(lambda q, policy: jnp.sum(policy_gradient.advantage_q(q, policy) ** 2), argnums=(0, 1))(
+        Q, POLICY
+    )
     assert not np.any(by_q)
     assert not np.any(by_policy)
     assert jax.grad(policy_gradient.advantage_td, argnums=(0, 1, 2, 3))(0.5, 0.9, 2.0, 1.0) == (0, 0, 0, 0)

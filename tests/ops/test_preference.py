@@ -72,9 +72,7 @@ def test_standardise(variant):
     z = variant(preference.standardise, x, x.mean(), x.std())
     assert np.mean(z) == pytest.approx(0.0, abs=1e-6)
     assert np.std(z) == pytest.approx(1.0, rel=1e-5)
-    np.testing.assert_array_equal(
-        variant(preference.standardise, x, np.float32(1.0), np.float32(0.0)), [0.0, 2.0, 7.0]
-    )
+    np.testing.assert_array_equal(variant(preference.standardise, x, np.float32(1.0), np.float32(0.0)), [0.0, 2.0, 7.0])
 
 
 def test_ensembles(variant):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aco_jax.ops import ranking
@@ -69,9 +69,7 @@ def test_padding_changes_no_ranking(rubbish):
 
 def test_plackett_luce_sums_to_one_over_all_orders():
     orders = np.array(list(itertools.permutations(range(4))), np.int32)
-    log_p = jax.vmap(ranking.plackett_luce_log_prob, in_axes=(None, 0, None))(
-        SCORES[:4], orders, jnp.ones(4, bool)
-    )
+    log_p = jax.vmap(ranking.plackett_luce_log_prob, in_axes=(None, 0, None))(SCORES[:4], orders, jnp.ones(4, bool))
     assert np.exp(log_p).sum() == pytest.approx(1.0, rel=1e-5)
 
 
@@ -92,9 +90,7 @@ def test_list_mle_without_ties_is_plackett_luce(variant):
     assert loss == pytest.approx(-plackett_luce(SCORES, [2, 4, 0, 1]), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "level", [[0, 0, 0, 0, 1], [0, 1, 0, 2, 2], [2, 2, 1, 0, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-)
+@pytest.mark.parametrize("level", [[0, 0, 0, 0, 1], [0, 1, 0, 2, 2], [2, 2, 1, 0, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 0]])
 def test_list_mle_marginalises_ties(variant, level):
     level = np.array(level, np.int32)
     full = np.ones(5, bool)
@@ -153,6 +149,7 @@ def test_list_mle_far_apart(gap):
     st.sampled_from([0.0, 0.5, 10.0]),
     st.integers(0, 1000),
 )
+@example([-np.inf, 1.0, -1e38, np.nan, 0.0, np.inf], [True, False, True, True, False, True], 1.0, 0)
 def test_a_sample_is_always_a_permutation_with_the_masked_last(scores, mask, temperature, seed):
     mask = np.array(mask)
     order = ranking.sample_permutation(jax.random.key(seed), np.array(scores, np.float32), mask, temperature)
@@ -221,9 +218,7 @@ def test_information_gain_at_its_ends():
 def test_information_gain_is_never_negative(counts):
     table = np.array(counts, np.float64).reshape(3, 3) + 1e-3
     p_r = table.sum(1) / table.sum()
-    gain = ranking.information_gain(
-        p_r.astype(np.float32), (table / table.sum(1, keepdims=True)).astype(np.float32)
-    )
+    gain = ranking.information_gain(p_r.astype(np.float32), (table / table.sum(1, keepdims=True)).astype(np.float32))
     assert 0.0 <= gain <= np.log(3) + 1e-5
 
 

@@ -17,7 +17,7 @@ def raw(**known: float) -> jax.Array:
 
 
 def random_raw(rng: np.random.Generator, count: int) -> jax.Array:
-    table = {name: rng.normal(size=count) * 2 for name in states.RAW}
+    table: dict[str, np.ndarray] = {name: rng.normal(size=count) * 2 for name in states.RAW}
     table |= {
         "stage": rng.integers(0, 3, count),
         "revealed": rng.integers(0, 2, count),
@@ -94,9 +94,7 @@ def test_fitted_edges_part_at_even_odds_and_fill_the_bins() -> None:
     np.testing.assert_allclose(edges.posterior[3:], np.quantile(posterior[above], [1 / 3, 2 / 3]), atol=1e-3)
     numbers = jax.vmap(lambda x: states.number(config, edges, x))(seen)
     factors = np.asarray(states.factors(config, numbers))[at_hand]
-    place = 1 + [n for n, size in zip(states.FACTORS, config.sizes, strict=True) if size > 1].index(
-        "validity"
-    )
+    place = 1 + [n for n, size in zip(states.FACTORS, config.sizes, strict=True) if size > 1].index("validity")
     share = np.bincount(factors[:, place], minlength=3) / len(factors)
     np.testing.assert_allclose(share, np.full(3, 1 / 3), atol=0.01)
 

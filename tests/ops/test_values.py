@@ -120,9 +120,7 @@ def test_n_step_return(variant, steps, rlax):
     rng = np.random.default_rng(steps)
     rewards, v = rng.normal(size=(2, 5)).astype(np.float32)
     discounts = np.array([0.9, 0.5, 0.0, 0.8, 0.7], np.float32)  # an episode ends at the third step
-    ours = variant(
-        functools.partial(values.n_step_return, steps=steps), rewards, discounts, v, np.ones(5, bool)
-    )
+    ours = variant(functools.partial(values.n_step_return, steps=steps), rewards, discounts, v, np.ones(5, bool))
     np.testing.assert_allclose(ours, n_step_oracle(rewards, discounts, v, steps), rtol=1e-5)
     if steps <= 5:
         theirs = rlax.n_step_bootstrapped_returns(rewards, discounts, v, steps)

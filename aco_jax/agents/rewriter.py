@@ -1,0 +1,189 @@
+"""The rewriter: a small language model, distilled from the base, that splits a query into subqueries.
+
+It reads <rewrite> record <sep> query and writes <level m> words <eos> for subquery m, each self-contained: names,
+codes and numbers, the other attributes. At inference its weights may be int8.
+
+Sources: Ma et al. 2023, Query Rewriting for Retrieval-Augmented LLMs; Hinton et al. 2015 (distillation);
+Williams 1992, REINFORCE.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from aco_jax.data.tokens import Special
+from aco_jax.models import distillation, generate, quantization, transformer
+from aco_jax.ops import policy_gradient, sequences
+from aco_jax.types import Metrics, Params
+
+
+@dataclass(frozen=True)
+class Config:
+    """The language model and the form of what it writes."""
+
+    model: transformer.Config
+    special: Special
+    rewrites: int = 3  # M
+    source_length: int = 64  # S, tokens of <rewrite> record <sep> query
+    length: int = 28  # T, tokens of a subquery, its number and end included
+    kl_weight: float = 0.5  # of the KL to the base beside the cross-entropy
+    temperature: float = 1.0  # of that KL
+
+
+@struct.dataclass
+class SftBatch:
+    """Examples of data.tasks.rewrite."""
+
+    source: chex.Array  # [B, S] int32
+    target: chex.Array  # [B, T] int32, number and end included
+
+
+@struct.dataclass
+class Rewrites:
+    """The subqueries of each request."""
+
+    tokens: chex.Array  # [B, M, T] int32, number and end included
+    log_prob: chex.Array  # [B, M] nats, of the tokens after the number
+
+
+def smaller(model: transformer.Config) -> transformer.Config:
+    """A network of at most half the parameters, over the same tokens."""
+    width = max(model.width * 2 // 3 // model.heads, 1) * model.heads
+    return dataclasses.replace(
+        model, width=width, mlp_width=2 * width, decoder_layers=max(model.decoder_layers // 2, 1)
+    )
+
+
+def init(key: chex.PRNGKey, config: Config) -> Params:
+    """Fresh parameters of the language model."""
+    return transformer.init(key, config.model)
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def rewrite(
+    params: Params,
+    config: Config,
+    source: chex.Array,
+    key: chex.PRNGKey,
+    temperature: float | chex.Array = 1.0,
+) -> Rewrites:
+    """Splits each query.
+
+    Args:
+      params: float32, or as `quantization.quantize` returns them.
+      source: [B, S], <rewrite> record <sep> query (`sources`, or `data.tasks.rewrite_sources` on the host).
+      temperature: 0 takes the likeliest token.
+    """
+    chex.assert_rank(source, 2)
+    number = config.special.first_level + jnp.arange(config.rewrites, dtype=jnp.int32)
+    written, log_prob = generate.generate(
+        quantization.dequantize(params),
+        config.model,
+        jnp.repeat(source, config.rewrites, axis=0),
+        bos=config.special.bos,
+        eos=config.special.eos,
+        length=config.length,
+        key=key,
+        temperature=temperature,
+        allowed=_text(config)[None],
+        prefix=jnp.tile(number[:, None], (source.shape[0], 1)),
+    )
+    shape = (source.shape[0], config.rewrites)
+    return Rewrites(written.reshape(*shape, config.length), log_prob.reshape(shape))
+
+
+def sources(config: Config, records: chex.Array, queries: chex.Array) -> chex.Array:
+    """What is read, [B, S], of row tokens [B, S'] and query tokens [B, T'] without guardrails.
+
+    The end of a long record gives way to the query.
+    """
+    chex.assert_rank([records, queries], [2, 2])
+    special, rows = config.special, (records.shape[0], 1)
+    room = max(config.source_length - 2 - queries.shape[1], 0)
+    begin, sep = (jnp.full(rows, token, jnp.int32) for token in (special.rewrite, special.sep))
+    found = sequences.join([begin, records[:, :room], sep, queries])[:, : config.source_length]
+    return jnp.pad(found, ((0, 0), (0, config.source_length - found.shape[1])))
+
+
+def loss(
+    params: Params, config: Config, batch: SftBatch, teacher: Params, teacher_model: transformer.Config
+) -> tuple[chex.Array, Metrics]:
+    """Token cross-entropy over valid tokens, mixed with the KL of the base's distribution to the rewriter's.
+
+    The teacher, a base of configuration `teacher_model` over the same tokens, gets no gradient.
+    """
+
+    return distillation.sequence_loss(
+        params,
+        config.model,
+        teacher,
+        teacher_model,
+        batch.source,
+        batch.target,
+        config.kl_weight,
+        config.temperature,
+    )
+
+
+def policy_loss(
+    params: Params, config: Config, source: chex.Array, written: chex.Array, advantage: chex.Array
+) -> chex.Array:
+    """The share of the shared reward: -stop_gradient(R - penalty - baseline) x log p(own subqueries), the mean.
+
+    Args:
+      source: [B, M, S], what each subquery was written from.
+      written: [B, M, T] of `rewrite`.
+      advantage: [B].
+    """
+    chex.assert_rank([source, written, advantage], [3, 3, 1])
+    log_prob = subquery_log_prob(params, config, source, written)
+    each = jax.vmap(jax.vmap(policy_gradient.reinforce_loss, (0, None)))(log_prob, advantage)
+    return jnp.mean(each)
+
+
+def subquery_log_prob(params: Params, config: Config, source: chex.Array, written: chex.Array) -> chex.Array:
+    """Log-probability [B, M] (nats) of subqueries [B, M, T] given their numbers, as `rewrite` reports it."""
+    flat_source, flat = (x.reshape(-1, x.shape[-1]) for x in (source, written))
+    allowed = _text(config)[None, None]
+    log_prob, _ = transformer.sequence_log_prob(params, config.model, flat_source, flat, allowed)
+    return jnp.sum(log_prob[:, 1:], axis=-1).reshape(written.shape[:2])
+
+
+def penalty(written: chex.Array, records: chex.Array, facts: chex.Array) -> chex.Array:
+    """How far subqueries invent or lose facts of the anchor, [B, M] in [0, 1].
+
+    Half the share of a subquery's fact tokens that its record lacks, plus half the share of the record's
+    different fact tokens that no subquery of the request holds.
+
+    Args:
+      written: [B, M, T] subqueries.
+      records: [B, S] row tokens of the anchors.
+      facts: [V] bool, the tokens that state facts (`data.tasks.fact_tokens`).
+    """
+    chex.assert_rank([written, records, facts], [3, 2, 1])
+    return jax.vmap(_penalty, in_axes=(0, 0, None))(written, records, facts)
+
+
+def _penalty(written: chex.Array, record: chex.Array, facts: chex.Array) -> chex.Array:
+    stated = facts[written] & (written > 0)
+    said = jax.vmap(sequences.contained, (0, None))(written, record)
+    invented = jnp.sum(stated & ~said, axis=-1) / jnp.maximum(jnp.sum(stated, axis=-1), 1)
+    nothing = jnp.zeros(facts.shape[0], bool)
+    known, kept = nothing.at[record].set(True) & facts, nothing.at[written].set(True)
+    lost = jnp.sum(known & ~kept) / jnp.maximum(jnp.sum(known), 1)
+    return 0.5 * (invented + lost)
+
+
+def _text(config: Config) -> chex.Array:
+    """The tokens a subquery may hold, [V] bool: text and the end."""
+    text = ~config.special.contains(np.arange(config.model.vocab_size))
+    text[config.special.eos] = True
+    return jnp.asarray(text)

@@ -1,0 +1,147 @@
+"""A small ensemble that judges evidence: one score for each candidate, NULL ("none of these") at logit 0.
+
+Its members are one tree with a leading axis E. `fit` trains all of them in one jitted scan, each on the lists
+that its fold leaves it, with items of the evidence dropped at random: what chose the believed pairs must not
+be all that a member can read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from aco_jax.types import UNRELATED, Belief, Candidates, Metrics, Params
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes and training of the judge."""
+
+    columns: tuple[int, ...]  # the items of evidence it reads
+    relations: int = 1  # Y
+    members: int = 4  # E
+    widths: tuple[int, int] = (64, 32)
+    dropped: float = 0.2  # share of evidence items dropped, by list, in training
+    learning_rate: float = 3e-3  # at the start; cosine decay to 0
+    weight_decay: float = 1e-2
+    steps: int = 300
+    batch: int = 128  # lists a step, for each member
+
+
+def init(key: chex.PRNGKey, config: Config) -> Params:
+    """{'hidden', 'middle', 'out'}: each {'kernel' [E, .., ..], 'bias' [E, ..]}."""
+    sizes = (len(config.columns), *config.widths, config.relations)
+    keys = jax.random.split(key, (3, config.members))
+
+    def dense(key: chex.PRNGKey, inputs: int, outputs: int, scale: float) -> Params:
+        kernel = scale / jnp.sqrt(inputs) * jax.random.normal(key, (inputs, outputs))
+        return {"kernel": kernel, "bias": jnp.zeros(outputs)}
+
+    names = (("hidden", 1.0), ("middle", 1.0), ("out", 0.3))
+    return {
+        name: jax.vmap(partial(dense, inputs=sizes[i], outputs=sizes[i + 1], scale=scale))(keys[i])
+        for i, (name, scale) in enumerate(names)
+    }
+
+
+@partial(jax.jit, static_argnames="config")
+def member_scores(params: Params, config: Config, evidence: chex.Array) -> chex.Array:
+    """Evidence [.., K, F] -> logits [E, .., K, Y]."""
+    read = evidence[..., np.array(config.columns)]
+    return jax.vmap(_network, (0, None))(params, read)
+
+
+def held_out(scores: chex.Array, fold: chex.Array, folds: int = 2) -> jax.Array:
+    """Scores [E, R, ..] and folds [R] -> [R, ..]: the mean of the members that were not trained on the list.
+
+    Member e is trained on fold e modulo `folds`.
+    """
+    chex.assert_rank(fold, 1)
+    apart = (jnp.arange(scores.shape[0]) % folds)[:, None] != fold[None]
+    weight = apart.reshape(apart.shape + (1,) * (scores.ndim - 2)).astype(scores.dtype)
+    return jnp.sum(scores * weight, axis=0) / jnp.sum(weight, axis=0)
+
+
+def loss(member: Params, config: Config, candidates: Candidates, belief: Belief, keep: chex.Array) -> jax.Array:
+    """Listwise softmax with NULL of one member: -log p(a believed partner), or -log p(NULL) where there is none.
+
+    candidates, belief: leaves [B, M + 1, K, ..]; several believed partners share the probability.
+    keep [B, 1, 1, F']: 0 drops an item of evidence. Relations are separate softmaxes; the loss is their mean.
+    """
+    read = candidates.evidence[..., np.array(config.columns)] * keep
+    scores = _network(member, read)
+    rows = scores.shape[0]
+    flat = scores.reshape(rows, -1, config.relations)
+    known = ((candidates.record >= 0) & (belief.relation >= UNRELATED)).reshape(rows, -1, 1)
+    stated = belief.relation.reshape(rows, -1, 1) == 1 + jnp.arange(config.relations)[None, None]
+    null = jnp.zeros((rows, 1, config.relations))
+    total = jax.nn.logsumexp(jnp.concatenate([jnp.where(known, flat, -1e9), null], axis=1), axis=1)
+    related = known & stated
+    right = jnp.where(related.any(axis=1), jax.nn.logsumexp(jnp.where(related, flat, -1e9), axis=1), 0.0)
+    return jnp.mean(jnp.mean(total - right, axis=1))
+
+
+def fit(
+    params: Params, config: Config, candidates: Candidates, belief: Belief, fold: np.ndarray, seed: int, folds: int = 2
+) -> tuple[Params, Metrics]:
+    """Trains every member on its fold's lists, drawn in proportion to their belief's weight.
+
+    Raises ValueError where a fold has nothing believed.
+    """
+    rng = np.random.default_rng(seed)
+    weight = np.asarray(belief.weight, np.float64)
+    draws = []
+    for member in range(config.members):
+        mine = weight * (np.asarray(fold) == member % folds)
+        if mine.sum() == 0:
+            raise ValueError(f"fold {member % folds} has no believed list, expected at least one")
+        draws.append(rng.choice(len(mine), (config.steps, config.batch), p=mine / mine.sum()))
+    rows = jnp.asarray(np.stack(draws, axis=1), jnp.int32)
+    params, losses = _fit(params, config, candidates, belief, rows, jax.random.key(seed))
+    return params, {"judge_loss": losses[-1]}
+
+
+@partial(jax.jit, static_argnames="config")
+def _fit(
+    params: Params, config: Config, candidates: Candidates, belief: Belief, rows: chex.Array, key: chex.PRNGKey
+) -> tuple[Params, jax.Array]:
+    rate = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    optimiser = optax.adamw(rate, weight_decay=config.weight_decay)
+    shape = (config.batch, 1, 1, len(config.columns))
+
+    def member_step(
+        member: Params, state: optax.OptState, rows: chex.Array, key: chex.PRNGKey
+    ) -> tuple[Params, optax.OptState, jax.Array]:
+        keep = jax.random.bernoulli(key, 1 - config.dropped, shape).astype(jnp.float32)
+        batch, believed = jax.tree.map(lambda x: x[rows], (candidates, belief))
+        value, gradient = jax.value_and_grad(loss)(member, config, batch, believed, keep)
+        update, state = optimiser.update(gradient, state, member)
+        return optax.apply_updates(member, update), state, value
+
+    def step(
+        carry: tuple[Params, optax.OptState], inputs: tuple[chex.Array, chex.PRNGKey]
+    ) -> tuple[tuple[Params, optax.OptState], jax.Array]:
+        rows, key = inputs
+        member, state, value = jax.vmap(member_step)(*carry, rows, jax.random.split(key, config.members))
+        return (member, state), jnp.mean(value)
+
+    start = (params, jax.vmap(optimiser.init)(params))
+    (params, _), losses = jax.lax.scan(step, start, (rows, jax.random.split(key, config.steps)))
+    return params, losses
+
+
+def _network(member: Params, x: chex.Array) -> jax.Array:
+    for name in ("hidden", "middle"):
+        x = jax.nn.gelu(_dense(member[name], x))
+    return _dense(member["out"], x)
+
+
+def _dense(layer: Params, x: chex.Array) -> jax.Array:
+    y = x @ layer["kernel"]
+    return y + jnp.broadcast_to(layer["bias"], y.shape)

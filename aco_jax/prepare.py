@@ -1,0 +1,473 @@
+"""The host's half of a round: ask, rewrite, search, compare, read; then arrays for the jitted half.
+
+All randomness comes from (seed, stage, round), so a run that goes on prepares what it would have prepared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aco_jax import learner, play, supervision
+from aco_jax.agents import actor, base, ranker, reward, rewriter
+from aco_jax.data import evidence, noise, retrieval, tasks, tokens
+from aco_jax.data.records import Dataset
+from aco_jax.data.tokens import Tokenizer
+from aco_jax.models import quantization
+from aco_jax.settings import TrainConfig
+from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
+
+LESSONS, ANCHORS, KEYS = 1, 2, 3  # stages of the host's randomness
+CHUNK = 256  # rows that a model reads at once on the host's behalf
+POOL = 64  # records a contradiction draws its facts from
+
+
+@dataclass(frozen=True)
+class Desk:
+    """All that is fitted to the tables once, and never by a gradient."""
+
+    dataset: Dataset
+    tokenizer: Tokenizer
+    setting: tasks.Setting
+    index: evidence.Index
+    lexical: retrieval.Lexical
+    problem: supervision.Problem
+    texts: np.ndarray  # [N, T] int32, records as the reward model reads them
+    asks: np.ndarray  # [N, S] int32, records as base and reader read them
+    facts: np.ndarray  # [V] bool
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """n anchors: their lists, what stands in the anchor's place, and what is known of the answer."""
+
+    row: np.ndarray  # [n] int32, lists
+    rows: Sequence[Mapping[str, str]]  # n, column -> text
+    planted: np.ndarray  # [n] bool
+    truth: np.ndarray  # [n] int32 record that is the answer, -1 for NULL or where nothing is known
+    hidden: np.ndarray  # [n] int32 record left out of the candidates, -1
+    weight: np.ndarray  # [n] float32 of what is believed
+
+
+def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
+    """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
+    sizes = config.model
+    if tokenizer is None:
+        tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
+    setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
+    index = evidence.fit(dataset)
+    lexical = retrieval.fit_lexical(dataset)
+    lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
+    problem = supervision.prepare(dataset, index, lists)
+    records = range(dataset.size)
+    rows = [dataset.row(r) for r in records]
+    return Desk(
+        dataset=dataset,
+        tokenizer=tokenizer,
+        setting=setting,
+        index=index,
+        lexical=lexical,
+        problem=problem,
+        texts=tasks.encode(setting, rows, records, sizes.text_length),
+        asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
+        facts=tasks.fact_tokens(tokenizer),
+    )
+
+
+def tables(desk: Desk) -> learner.Tables:
+    """What the jitted half reads of the tables."""
+    return learner.Tables(texts=jnp.asarray(desk.texts), facts=jnp.asarray(desk.facts))
+
+
+def lessons(desk: Desk, config: TrainConfig, stage: int, number: int, steps: int, batch: int) -> learner.Lessons:
+    """Supervised examples for every replica and step of a round, leaves [R, steps, batch, ..]."""
+    rng = np.random.default_rng([config.seed, LESSONS, stage, number])
+    replicas = config.train.replicas
+    count = replicas * steps * batch
+
+    def draw(n: int) -> list[int]:
+        return rng.integers(0, desk.dataset.size, n).tolist()
+
+    thirds = (count // 3, count - 2 * (count // 3), count // 3)
+    parts = [
+        tasks.denoise(rng, desk.setting, draw(thirds[0])),
+        tasks.ask(rng, desk.setting, draw(thirds[1])),
+        _head(tasks.rewrite(rng, desk.setting, draw(-(-thirds[2] // tasks.SUBQUERIES))), thirds[2]),
+    ]
+    mixed = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = rng.permutation(count)
+    source, target, kind, _ = (column[order] for column in mixed)
+    rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES))), count)
+    asking = tasks.ask(rng, desk.setting, draw(count), unrelated=0.0)
+    pairs = _pairs_to_read(desk, rng, count)
+    found = learner.Lessons(
+        base=base.SftBatch(source, target, kind),
+        rewriter=rewriter.SftBatch(rewriting.source, rewriting.target),
+        reader=ranker.SftBatch(asking.source, asking.target),
+        responses=pairs,
+    )
+    return jax.tree.map(lambda x: x.reshape(replicas, steps, batch, *x.shape[1:]), found)
+
+
+def round_material(
+    desk: Desk,
+    config: TrainConfig,
+    agents: learner.Config,
+    params: dict[str, Params],
+    believed: supervision.State,
+    number: int,
+) -> tuple[learner.Round, dict[str, float]]:
+    """Everything a round plays and studies, leaves [R, merge_every, ..], and what the host measured of it."""
+    run = config.train
+    shape = (run.replicas, run.merge_every, run.anchors_per_step)
+    rng = np.random.default_rng([config.seed, ANCHORS, number])
+    anchors = choose(desk, config, believed, rng, number)
+    key = jax.random.fold_in(jax.random.key(config.seed), KEYS + number)
+    batch, metrics = prepare(desk, config, agents, params, believed, anchors, key, number)
+    first = number * len(anchors.row)
+    batch = dataclasses.replace(batch, query=np.arange(first, first + len(anchors.row), dtype=np.int32))
+    size = max(2, run.pretrain_batch // run.replicas)
+    return (
+        learner.Round(
+            play=jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch),
+            lessons=lessons(desk, config, 1, number, run.merge_every, size),
+        ),
+        metrics,
+    )
+
+
+def choose(
+    desk: Desk, config: TrainConfig, believed: supervision.State, rng: np.random.Generator, number: int
+) -> Anchors:
+    """The anchors of a round. Replicas own disjoint lists, and go through them in an order of their own."""
+    run, problem = config.train, desk.problem
+    each = run.merge_every * run.anchors_per_step
+    rows = np.concatenate(
+        [_turn(config, len(problem.anchor), replica, number, each) for replica in range(run.replicas)]
+    )
+    planted = rng.random(len(rows)) < run.planted
+    taken = rng.random(len(rows)) < run.hidden
+    target, weight = np.asarray(believed.target)[rows], np.asarray(believed.weight)[rows]
+    partner = np.where(target >= 0, problem.record[rows, np.maximum(target, 0)], -1)
+    original = problem.record[rows, np.maximum(target, 0)]
+    planted &= original >= 0
+    contents, truth, hidden = [], np.full(len(rows), -1), np.full(len(rows), -1)
+    pool = [desk.dataset.row(int(r)) for r in rng.integers(0, desk.dataset.size, POOL)]
+    for i, row in enumerate(rows):
+        if not planted[i]:
+            contents.append(desk.dataset.row(int(problem.anchor[row])))
+            # A hidden match: the partner is taken out, and NULL is right.
+            hidden[i] = partner[i] if taken[i] else -1
+            truth[i] = -1 if taken[i] else partner[i]
+            continue
+        copied = desk.dataset.row(int(original[i]))
+        changed = noise.contradict(rng, copied, pool) if taken[i] else copied
+        contents.append(noise.corrupt(rng, changed, rng.uniform(0.1, 0.5)))
+        truth[i] = -1 if taken[i] else original[i]
+    return Anchors(
+        row=rows,
+        rows=contents,
+        planted=planted,
+        truth=truth,
+        hidden=hidden,
+        weight=np.where(planted, 1.0, weight).astype(np.float32),
+    )
+
+
+def prepare(
+    desk: Desk,
+    config: TrainConfig,
+    agents: learner.Config,
+    params: dict[str, Params],
+    believed: supervision.State,
+    anchors: Anchors,
+    key: jax.Array,
+    number: int,
+) -> tuple[play.Batch, dict[str, float]]:
+    """Asks about anchors and looks at the answers: leaves [n, ..]."""
+    keys = jax.random.split(key, 3)
+    problem, temperature = desk.problem, config.train.temperature
+    owner, searched = problem.anchor[anchors.row], problem.table[anchors.row]
+    ask_source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
+    query, written = base.generate_queries(params["base"], agents.base, ask_source, keys[0], temperature, searched)
+    query = jax.tree.map(np.asarray, query)
+    rewrite_source, subquery = subqueries(desk, config, agents, params, anchors.rows, owner, query, keys[1])
+    record, found = search(desk, config, anchors, query, subquery)
+    candidates, reverse, score = look(desk, anchors, record)
+    candidates, relevance = read(desk, agents, params, np.asarray(written), candidates)
+    belief = believe(anchors, record)
+    place = np.argmax(np.where(record[:, 0] >= 0, score[:, 0], -1.0), axis=1)
+    reasons = give_reasons(desk, agents, params, anchors, record, place, keys[2])
+    kind = problem.kind[anchors.row]
+    missing = anchors.planted & (anchors.truth >= 0) & ~(record == anchors.truth[:, None, None]).any(axis=(1, 2))
+    relations = len(desk.dataset.relations)
+    batch = play.Batch(
+        anchor=owner,
+        text=tasks.encode(desk.setting, anchors.rows, owner, config.model.text_length),
+        query=np.zeros(len(owner), np.int32),
+        ask_source=ask_source,
+        written=np.asarray(written),
+        searched=searched,
+        rewrite_source=rewrite_source,
+        subquery=subquery,
+        candidates=candidates,
+        belief=belief,
+        fold=np.where(anchors.planted, -1, np.asarray(believed.fold)[anchors.row]).astype(np.int32),
+        missed=np.pad(missing[:, None].astype(np.float32), ((0, 0), (0, relations - 1))),
+        reverse=reverse,
+        shares=np.stack([np.asarray(believed.prior)[kind], np.asarray(believed.several)[kind]], axis=1),
+        silent=_silent(desk, query, found),
+        **reasons,
+    )
+    metrics = {
+        "ask/log_prob": float(np.mean(query.log_prob)),
+        "ask/outside": float(np.mean(_outside(query, found, searched, desk.dataset))),
+        "ask/recall": _recall(anchors, found[:, 0]),
+        "rewrite/recall": _recall(anchors, found[:, 1:].reshape(len(owner), -1)),
+        "search/recall": _recall(anchors, record.reshape(len(owner), -1)),
+        "read/separation": _separation(relevance, belief.relation),
+    }
+    return batch, metrics
+
+
+def subqueries(
+    desk: Desk,
+    config: TrainConfig,
+    agents: learner.Config,
+    params: dict[str, Params],
+    rows: Sequence[Mapping[str, str]],
+    owner: Sequence[int],
+    query: Query,
+    key: jax.Array,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the rewriter, its weights in int8, makes of queries: sources [n, M, S], subqueries [n, M, T]."""
+    source = tasks.rewrite_sources(desk.setting, rows, owner, query.tokens)
+    count = config.train.rewrites
+    found = rewriter.rewrite(
+        quantization.quantize(params["rewriter"]), agents.rewriter, source, key, config.train.temperature
+    )
+    subquery = np.asarray(found.tokens)[:, :count]
+    return np.repeat(source[:, None], count, axis=1), subquery
+
+
+def search(
+    desk: Desk, config: TrainConfig, anchors: Anchors, query: Query, subquery: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates of the query and of each subquery.
+
+    Row 0 fuses what the query finds with what resembles the anchor as a whole; further rows are the subqueries' own.
+
+    Returns:
+        record [n, M + 1, K], -1 where empty, each record in the first row that found it only; and what each text
+        found by itself, [n, M + 1, 10].
+    """
+    problem, depth = desk.problem, max(config.train.candidates, 10)
+    searched = problem.table[anchors.row]
+    words = [query.tokens, *np.swapaxes(subquery, 0, 1)]
+    found = np.stack([_lexical(desk, tokens_of, searched, depth) for tokens_of in words], axis=1)
+    whole = np.where(
+        anchors.planted[:, None], _resembling(desk, anchors, searched, depth), problem.record[anchors.row][:, :depth]
+    )
+    rows = [found[:, m] for m in range(found.shape[1])]
+    rows[0] = retrieval.fuse([rows[0], whole, whole], depth)[0]
+    record = np.stack(rows, axis=1)
+    record[record == anchors.hidden[:, None, None]] = -1
+    return _first_only(record)[:, :, : config.train.candidates], found[:, :, :10]
+
+
+def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, np.ndarray, np.ndarray]:
+    """Evidence of candidates [n, M + 1, K], their reverse support and their plain score, [n, M + 1, K] each."""
+    problem, flat = desk.problem, record.reshape(len(record), -1)
+    described = evidence.describe(desk.index, _tables_of(desk, anchors), anchors.rows)
+    seen, validity, score = supervision.observe_new(problem, desk.index, described, flat, anchors.row)
+    reverse = seen[..., evidence.NAMES.index("reverse margin")]
+    shape = record.shape
+    lengths = (desk.asks > 0).sum(axis=1)[np.maximum(record, 0)]
+    candidates = Candidates(
+        record=record.astype(np.int32),
+        evidence=seen.reshape(*shape, -1),
+        validity=validity.reshape(shape),
+        reading=np.zeros(shape, np.float32),
+        tokens=np.where(record >= 0, lengths, 0).astype(np.int32),
+    )
+    return candidates, reverse.reshape(shape), score.reshape(shape)
+
+
+def read(
+    desk: Desk, agents: learner.Config, params: dict[str, Params], written: np.ndarray, candidates: Candidates
+) -> tuple[Candidates, np.ndarray]:
+    """The ranker's reading, its weights in int8, of all candidates: the same with readings, and the relevances.
+
+    A reading is the relevance less the mean over the anchor's candidates, in standard deviations of all.
+    """
+    anchor, row, slot = np.nonzero(candidates.record >= 0)
+    relevance = np.zeros(candidates.record.shape, np.float32)
+    relevance[anchor, row, slot] = relevances(
+        params["ranker"]["reader"], agents, written[anchor], desk.asks[candidates.record[anchor, row, slot]]
+    )
+    return dataclasses.replace(candidates, reading=standard_reading(relevance, candidates.record >= 0)), relevance
+
+
+def relevances(reader: Params, agents: learner.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
+    """`ranker.read` of n pairs, CHUNK at a time, padded so that nothing is compiled twice."""
+    small = quantization.quantize(reader)
+    run = partial(_read_chunk, small, config=agents.ranker)
+    found = []
+    for start in range(0, len(queries), CHUNK):
+        part = [x[start : start + CHUNK] for x in (queries, records)]
+        short = CHUNK - len(part[0])
+        padded = [np.pad(x, ((0, short), (0, 0))) for x in part]
+        found.append(np.asarray(run(*padded))[: CHUNK - short])
+    return np.concatenate([np.zeros(0, np.float32), *found])
+
+
+def standard_reading(relevance: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """Relevance [n, M + 1, K] less each anchor's mean, in standard deviations of all; 0 where empty."""
+    count = np.maximum(filled.sum(axis=(1, 2), keepdims=True), 1)
+    centred = np.where(filled, relevance - (relevance * filled).sum(axis=(1, 2), keepdims=True) / count, 0)
+    spread = np.sqrt(np.square(centred).sum() / max(filled.sum(), 1))
+    return np.asarray(centred / max(float(spread), 1e-6)).astype(np.float32)
+
+
+def believe(anchors: Anchors, record: np.ndarray, relation: int = 1) -> Belief:
+    """What is believed of candidates [n, M + 1, K]: the known partner is `relation`, all others unrelated."""
+    partner = (record == anchors.truth[:, None, None]) & (record >= 0)
+    stated = np.where(partner, relation, UNRELATED)
+    return Belief(
+        relation=np.where(record >= 0, stated, UNKNOWN).astype(np.int32),
+        weight=anchors.weight,
+        planted=anchors.planted,
+    )
+
+
+def give_reasons(
+    desk: Desk,
+    agents: learner.Config,
+    params: dict[str, Params],
+    anchors: Anchors,
+    record: np.ndarray,
+    place: np.ndarray,
+    key: jax.Array,
+) -> dict[str, np.ndarray]:
+    """A sampled reason for stating relation 1 of one candidate of row 0 each, and what it adds to the reward."""
+    owner = desk.problem.anchor[anchors.row]
+    length = desk.texts.shape[1]
+    ours = tasks.encode(desk.setting, anchors.rows, owner, length)
+    theirs = desk.texts[np.maximum(record[np.arange(len(place)), 0, place], 0)]
+    source, reason, value = _reasons(params, agents, ours, theirs, key)
+    return {
+        "reason_place": place.astype(np.int32),
+        "reason_source": np.asarray(source),
+        "reason": np.asarray(reason),
+        "reason_value": np.asarray(value),
+    }
+
+
+@partial(jax.jit, static_argnames="config")
+def _read_chunk(reader: Params, queries: jax.Array, records: jax.Array, config: ranker.Config) -> jax.Array:
+    return ranker.read(quantization.dequantize(reader), config, queries, records)
+
+
+@partial(jax.jit, static_argnames="agents")
+def _reasons(params: dict[str, Params], agents: learner.Config, ours: jax.Array, theirs: jax.Array, key: jax.Array):
+    source = actor.reason_source(agents.actor, jnp.zeros(ours.shape[0], jnp.int32), ours, theirs)
+    reason, _ = actor.give_reason(params["actor"], agents.actor, source, key)
+    special = agents.base.special
+    responses = (play.respond(special, ours, theirs, 1, given, agents.actor.reason_length) for given in (reason, None))
+    with_reason, plain = (reward.text_value(params["reward"], agents.reward, tokens) for tokens in responses)
+    return source, reason, with_reason - plain
+
+
+def _turn(config: TrainConfig, lists: int, replica: int, number: int, count: int) -> np.ndarray:
+    """The lists that a replica takes in a round: its own share, shuffled anew each time it is through."""
+    own = np.arange(replica, lists, config.train.replicas)
+    first = number * count
+    taken: list[int] = []
+    for position in range(first, first + count):
+        epoch, place = divmod(position, len(own))
+        if not taken or place == 0:
+            order = np.random.default_rng([config.seed, ANCHORS, replica, epoch]).permutation(own)
+        taken.append(order[place])
+    return np.array(taken, np.int32)
+
+
+def _tables_of(desk: Desk, anchors: Anchors) -> np.ndarray:
+    """The table whose columns a row has: a planted copy keeps those of the record it was made of."""
+    own = desk.dataset.table_of[desk.problem.anchor[anchors.row]]
+    return np.where(anchors.planted, desk.problem.table[anchors.row], own).astype(np.int32)
+
+
+def _lexical(desk: Desk, words: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
+    texts = [desk.tokenizer.decode(row) for row in words]
+    found = np.full((len(words), k), -1, np.int32)
+    for table in np.unique(searched):
+        mine = np.flatnonzero(searched == table)
+        found[mine] = retrieval.search(desk.lexical, [texts[i] for i in mine], int(table), k)[0]
+    return found
+
+
+def _resembling(desk: Desk, anchors: Anchors, searched: np.ndarray, k: int) -> np.ndarray:
+    """TF-IDF neighbours of planted rows, [n, k]; of other rows nothing."""
+    found = np.full((len(searched), k), -1, np.int32)
+    copies = np.flatnonzero(anchors.planted)
+    if len(copies) == 0:
+        return found
+    described = evidence.describe(desk.index, _tables_of(desk, anchors)[copies], [anchors.rows[int(i)] for i in copies])
+    found[copies] = supervision.neighbours(desk.dataset, desk.index, described, searched[copies], k)
+    return found
+
+
+def _first_only(record: np.ndarray) -> np.ndarray:
+    """Empties every slot whose record stands in an earlier slot of the same anchor."""
+    flat = record.reshape(len(record), -1)
+    same = (flat[:, :, None] == flat[:, None, :]) & np.tri(flat.shape[1], k=-1, dtype=bool)
+    return np.where(same.any(axis=2), -1, flat).reshape(record.shape)
+
+
+def _pairs_to_read(desk: Desk, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Responses for the reward model's trunk to learn the language of: [count, 2 T + reason + 3]."""
+    rows = rng.integers(0, len(desk.problem.anchor), count)
+    slot = rng.integers(0, 4, count) % desk.problem.record.shape[1]
+    other = desk.problem.record[rows, slot]
+    special = desk.tokenizer.special
+    stated = play.respond(special, desk.texts[desk.problem.anchor[rows]], desk.texts[np.maximum(other, 0)], 1)
+    return np.asarray(stated)
+
+
+def _silent(desk: Desk, query: Query, found: np.ndarray) -> np.ndarray:
+    """1 where nothing that the query found by itself is as relevant as its guardrail asks."""
+    return (~_inside(query, found[:, 0]).any(axis=1)).astype(np.float32)
+
+
+def _inside(query: Query, found: np.ndarray) -> np.ndarray:
+    """Which answers [n, k] rank high enough for the guardrail: relevance falls linearly with the rank."""
+    relevance = 1 - np.arange(found.shape[1]) / found.shape[1]
+    return (found >= 0) & (relevance[None] >= query.least_relevance[:, None])
+
+
+def _outside(query: Query, found: np.ndarray, searched: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Whether the best answer of a query lies outside its guardrails, [n]."""
+    table = dataset.table_of[np.maximum(found[:, 0, 0], 0)]
+    return ~_inside(query, found[:, 0])[:, 0] | (table != searched)
+
+
+def _recall(anchors: Anchors, found: np.ndarray) -> float:
+    """Share of planted answers among what was found."""
+    asked = anchors.planted & (anchors.truth >= 0)
+    return float((found[asked] == anchors.truth[asked][:, None]).any(axis=1).mean()) if asked.any() else 0.0
+
+
+def _separation(relevance: np.ndarray, relation: np.ndarray) -> float:
+    """Mean reading of believed partners less that of the others, nats a token."""
+    ours, others = relevance[relation > UNRELATED], relevance[relation == UNRELATED]
+    return float(ours.mean() - others.mean()) if len(ours) and len(others) else 0.0
+
+
+def _head(examples: tasks.Examples, count: int) -> tasks.Examples:
+    return tasks.Examples(*(column[:count] for column in examples))

@@ -1,0 +1,174 @@
+"""The config of a run, typed, and the configs of its parts that follow from it and from the tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from aco_jax import environment, learner
+from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
+from aco_jax.configuration import DataConfig, bounded
+from aco_jax.data import evidence, tasks
+from aco_jax.data.records import Dataset
+from aco_jax.data.tokens import Tokenizer
+from aco_jax.models import judge, transformer
+from aco_jax.ops import states
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the language models; lengths in tokens."""
+
+    vocab_size: int = bounded(2048, 512, 65_536)
+    width: int = bounded(96, 8, 1024)
+    heads: int = bounded(4, 1, 16)
+    encoder_layers: int = bounded(2, 1, 24)
+    decoder_layers: int = bounded(2, 1, 24)
+    mlp_width: int = bounded(288, 8, 8192)
+    record_length: int = bounded(64, 16, 512)
+    query_length: int = bounded(28, 12, 128)
+    text_length: int = bounded(28, 8, 256)  # of a record as the reward model reads it
+    reason_length: int = bounded(12, 4, 64)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Lengths of the stages and shapes of a round."""
+
+    pretrain_rounds: int = bounded(12, 0)
+    pretrain_steps: int = bounded(24, 1)  # steps a supervised round
+    pretrain_batch: int = bounded(32, 1)  # examples a step, of all replicas together
+    pretrain_rate: float = bounded(2e-3, 0, 1)
+    rounds: int = bounded(16, 0)
+    merge_every: int = bounded(4, 1)
+    replicas: int = bounded(2, 1, 1024)
+    anchors_per_step: int = bounded(16, 2, 4096)  # B of each replica
+    candidates: int = bounded(8, 2, 64)  # K
+    rewrites: int = bounded(2, 0, tasks.SUBQUERIES)  # M
+    planted: float = bounded(0.5, 0, 1)  # share of anchors that are planted copies
+    hidden: float = bounded(0.3, 0, 1)  # share of planted anchors whose answer is taken out: NULL is right
+    temperature: float = bounded(0.5, 0, 10)  # of asking and rewriting
+    keep: int = bounded(3, 1)  # checkpoints
+
+
+@dataclass(frozen=True)
+class AgentsConfig:
+    """What learning is weighed by."""
+
+    rates: learner.Rates = field(default_factory=learner.Rates)
+    clip: float = bounded(1.0, 0)
+    replay_capacity: int = bounded(4096, 16)
+    replay_batch: int = bounded(128, 1)
+    priority_exponent: float = bounded(0.6, 0, 1)
+    importance_exponent: float = bounded(0.4, 0, 1)
+    smoothing: float = bounded(1.0, 1e-6)
+    epsilon_last: float = bounded(0.02, 0, 1)
+    kl_target: float = bounded(0.02, 1e-6)
+    credit_weight: float = bounded(1.0, 0)
+    policy_weight: float = bounded(0.05, 0)
+    shared_weight: float = bounded(0.05, 0)
+    penalty_weight: float = bounded(0.2, 0)
+    agreement_weight: float = bounded(0.2, 0)
+    share_rate: float = bounded(0.1, 0, 1)
+    share_every: int = bounded(4, 0)
+
+
+@dataclass(frozen=True)
+class WalkConfig:
+    """The decision process; costs in units of the reward."""
+
+    max_steps: int = bounded(32, 1, 1024)
+    discount: float = bounded(0.99, 0, 1)
+    step_cost: float = bounded(0.01, 0)
+    token_cost: float = bounded(0.002, 0)
+    rewrite_cost: float = bounded(0.1, 0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run is made from. `from_dict` reads it, `to_dict` writes it."""
+
+    seed: int = bounded(0, 0)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: RunConfig = field(default_factory=RunConfig)
+    agents: AgentsConfig = field(default_factory=AgentsConfig)
+    environment: WalkConfig = field(default_factory=WalkConfig)
+
+
+def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> learner.Config:
+    """The configs of all agents and of the process for these tables."""
+    relations, special, sizes = len(dataset.relations), tokenizer.special, config.model
+    full = transformer.Config(
+        vocab_size=tokenizer.vocab_size,
+        width=sizes.width,
+        heads=sizes.heads,
+        encoder_layers=sizes.encoder_layers,
+        decoder_layers=sizes.decoder_layers,
+        mlp_width=sizes.mlp_width,
+        max_length=max(sizes.record_length, sizes.query_length, 2 * sizes.text_length + sizes.reason_length + 4),
+        bos=special.bos,
+    )
+    text = dataclasses.replace(rewriter.smaller(full), encoder_layers=0, copy=False)
+    bins = states.config_for(relations)
+    agents = config.agents
+    walk = config.environment
+    return learner.Config(
+        base=base.Config(
+            model=full,
+            special=special,
+            tables=len(dataset.tables),
+            columns=len(dataset.columns),
+            query_length=sizes.query_length,
+        ),
+        rewriter=rewriter.Config(
+            model=rewriter.smaller(full),
+            special=special,
+            rewrites=config.train.rewrites,
+            source_length=sizes.record_length,
+            length=sizes.query_length,
+        ),
+        ranker=ranker.Config(
+            model=rewriter.smaller(full), judge=judge.Config(columns=evidence.JUDGED, relations=relations)
+        ),
+        reward=reward.Config(model=text, evidence_size=len(evidence.NAMES), relations=relations),
+        critic=critic.Config(factor_sizes=bins.factor_sizes, actions=bins.action_count, discount=walk.discount),
+        actor=actor.Config(
+            model=full,
+            factor_sizes=bins.factor_sizes,
+            actions=bins.action_count,
+            state_token=special.first_state,
+            action_token=special.first_action,
+            bos=special.bos,
+            sep=special.sep,
+            eos=special.eos,
+            reason_length=sizes.reason_length,
+        ),
+        environment=environment.Config(
+            bins=bins,
+            max_steps=walk.max_steps,
+            discount=walk.discount,
+            step_cost=walk.step_cost,
+            token_cost=walk.token_cost,
+            rewrite_cost=walk.rewrite_cost,
+        ),
+        rates=agents.rates,
+        clip=agents.clip,
+        steps=config.train.rounds * config.train.merge_every,
+        replay_capacity=max(
+            agents.replay_capacity // config.train.replicas, config.train.anchors_per_step * walk.max_steps
+        ),
+        replay_batch=agents.replay_batch,
+        priority_exponent=agents.priority_exponent,
+        importance_exponent=agents.importance_exponent,
+        smoothing=agents.smoothing,
+        epsilon_last=agents.epsilon_last,
+        kl_target=agents.kl_target,
+        credit_weight=agents.credit_weight,
+        policy_weight=agents.policy_weight,
+        shared_weight=agents.shared_weight,
+        penalty_weight=agents.penalty_weight,
+        agreement_weight=agents.agreement_weight,
+        share_rate=agents.share_rate,
+        share_every=agents.share_every,
+    )

@@ -1,0 +1,225 @@
+"""The host loop: fit to the tables, believe, pretrain, then rounds of prepare, play, learn and merge.
+
+A run is a sequence of steps, each saved: step 0 is the judge's own training on what it believes, then the supervised
+rounds, then the rounds of the loop. Stopped anywhere, it goes on from the last step with the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from aco_jax import checkpoints, learner, prepare, progress, replay, replicas, supervision, transitions
+from aco_jax.agents import actor, reward
+from aco_jax.data import tokens
+from aco_jax.data.records import Dataset
+from aco_jax.models import judge
+from aco_jax.ops import states
+from aco_jax.settings import TrainConfig, learner_config
+from aco_jax.types import Params
+
+Summary = dict[str, Any]
+JUDGING = 4  # rounds of self-training; more decay
+
+
+@struct.dataclass
+class Run:
+    """All that changes during a run."""
+
+    state: learner.State  # [R, ..]
+    believed: supervision.State
+    logits: np.ndarray  # [lists, K] float32, the judge's held-out scores
+
+
+class Clock:
+    """Seconds a stage, compilation apart, in the order of the stages."""
+
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds = dict(seconds or {})
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start, compiled = time.monotonic(), self.seconds.get("compilation", 0.0)
+        yield
+        spent = time.monotonic() - start - (self.seconds.get("compilation", 0.0) - compiled)
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def _heard(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.seconds["compilation"] = self.seconds.get("compilation", 0.0) + duration_secs
+
+
+def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> Summary:
+    """Trains, or goes on training, in `workdir`; writes metrics, checkpoints and summary.json.
+
+    Nothing but the tables is read. Raises InputError where the checkpoints are of another structure.
+    """
+    clock = Clock()
+    with clock.stage("tables"):
+        desk = open_desk(config, dataset, workdir)
+    agents = learner_config(config, dataset, desk.tokenizer)
+    mesh = replicas.make_mesh(config.train.replicas)
+    run = start(config, agents, desk)
+    found = checkpoints.restore(workdir / "checkpoints", run)
+    done, run, meta = found if found else (-1, run, {})
+    clock.seconds = dict(meta.get("seconds", {})) if found else clock.seconds
+    spent = dict(meta.get("tokens", {})) if found else {}
+    run = dataclasses.replace(run, state=replicas.place(run.state, mesh))
+    total = config.train.pretrain_rounds + config.train.rounds
+    with progress.MetricsWriter(workdir, done) as writer, progress.bar(total + 1, "aco", done=done + 1) as bar:
+        for step, name, advance in _steps(config, agents, desk, mesh):
+            if step <= done:
+                continue
+            with clock.stage(name):
+                run, metrics = advance(run)
+            metrics = jax.device_get(metrics)
+            for key in [key for key in metrics if key.startswith("tokens/")]:
+                spent[key[7:]] = spent.get(key[7:], 0.0) + float(metrics[key])
+            writer.write(step, metrics)
+            meta = {"seconds": clock.seconds, "tokens": spent}
+            checkpoints.save(workdir / "checkpoints", step, run, meta, config.train.keep)
+            bar.update()
+    summary = summarise(config, dataset, desk, run, clock, spent)
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> prepare.Desk:
+    """The desk of a workdir: its tokenizer is trained once and kept."""
+    folder = workdir / "tokenizer"
+    kept = tokens.load(folder) if (folder / "layout.json").is_file() else None
+    desk = prepare.open_desk(config, dataset, kept)
+    if kept is None:
+        desk.tokenizer.save(folder)
+    return desk
+
+
+def start(config: TrainConfig, agents: learner.Config, desk: prepare.Desk) -> Run:
+    """A run in which nothing has been learned."""
+    key = jax.random.key(config.seed)
+    state = learner.init(key, agents)
+    return Run(
+        state=replicas.start(state, config.train.replicas, jax.random.fold_in(key, 2)),
+        believed=supervision.init(desk.problem, config.seed),
+        logits=np.zeros(desk.problem.record.shape, np.float32),
+    )
+
+
+def _steps(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mesh):
+    """(number, stage, run -> (run, metrics)) of the whole run."""
+    shared = prepare.tables(desk)
+    pretrain = replicas.make_round(
+        partial(learner.pretrain_step, config=agents, rate=config.train.pretrain_rate), replicas.average, mesh
+    )
+    play = replicas.make_round(partial(learner.local_step, config=agents), partial(replicas.merge, config=agents), mesh)
+    yield 0, "judging", partial(believe, config, agents, desk)
+    first = 1 + config.train.pretrain_rounds
+    for step in range(1, first):
+        last = step == first - 1
+        yield step, "pretraining", partial(_pretrain, config, desk, shared, pretrain, step, last)
+    for number in range(config.train.rounds):
+        yield first + number, "rounds", partial(_round, config, agents, desk, shared, play, number)
+
+
+def believe(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, run: Run):
+    """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
+    believed, everything = run.believed, jax.tree.map(jnp.asarray, supervision.everything(desk.problem))
+    metrics: dict[str, float] = {}
+    settings, params, logits = agents.ranker.judge, {}, run.logits
+    for number in range(JUDGING):
+        candidates, belief, fold = supervision.propose(desk.problem, believed)
+        params = judge.init(jax.random.fold_in(jax.random.key(config.seed), number), settings)
+        candidates, belief = jax.tree.map(jnp.asarray, (candidates, belief))
+        params, found = judge.fit(params, settings, candidates, belief, fold, config.seed * JUDGING + number)
+        scores = judge.member_scores(params, settings, everything.evidence[:, 0])
+        logits = np.asarray(judge.held_out(scores, jnp.asarray(believed.fold)))[..., 0]
+        kept = believed.fold
+        believed = supervision.update(desk.problem, believed, logits)
+        metrics = {
+            "ranker/judge_loss": float(found["judge_loss"]),
+            "data/believed": float((believed.weight > 0).mean()),
+        }
+    # The folds that the judge was trained with stay: what it says of a list must come from who never saw it.
+    believed = dataclasses.replace(believed, fold=kept)
+    averaged = run.state.averaged
+    trained = averaged.params["ranker"] | {"judge": _spread(params, config.train.replicas)}
+    averaged = dataclasses.replace(averaged, params=averaged.params | {"ranker": trained})
+    return dataclasses.replace(
+        run, state=dataclasses.replace(run.state, averaged=averaged), believed=believed, logits=logits
+    ), metrics
+
+
+def _pretrain(config, desk, shared, advance, step: int, last: bool, run: Run):
+    each = max(1, config.train.pretrain_batch // config.train.replicas)
+    material = prepare.lessons(desk, config, 0, step, config.train.pretrain_steps, each)
+    state, metrics = advance(run.state, material, shared)
+    if last:
+        state = _graduate(state)
+    counted = {"tokens/pretraining": float(sum((x > 0).sum() for x in jax.tree.leaves(material)))}
+    return dataclasses.replace(run, state=state), metrics | counted
+
+
+def _round(config, agents, desk, shared, advance, number: int, run: Run):
+    params = replicas.first(run.state.averaged.params)
+    material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
+    state, metrics = advance(run.state, material, shared)
+    if number == 0:
+        state = _fit_bins(state, agents)
+    return dataclasses.replace(run, state=state), metrics | measured
+
+
+def _graduate(state: learner.State) -> learner.State:
+    """After the supervised start: the actor begins as the base, and the reward model's start is kept."""
+    params = state.averaged.params
+    ready = params | {"actor": actor.from_base(params["base"]), "reward": reward.restart(params["reward"])}
+    return dataclasses.replace(
+        state, averaged=dataclasses.replace(state.averaged, params=ready), step=jnp.zeros_like(state.step)
+    )
+
+
+def _fit_bins(state: learner.State, agents: learner.Config) -> learner.State:
+    """Fits the bins of the states to what the warm-up round saw, the same on all replicas, then never again.
+
+    Counts are cleared and the replay is recoded.
+    """
+    bins = agents.environment.bins
+    raw = state.memory.raw_tm1.reshape(-1, state.memory.raw_tm1.shape[-1])
+    filled = (jnp.arange(state.memory.capacity)[None] < state.memory.size[:, None]).reshape(-1)
+    edges = states.fit(bins, raw, filled)
+    encode = jax.vmap(partial(states.number, bins, edges))
+    count = state.step.shape[0]
+    return dataclasses.replace(
+        state,
+        edges=_spread(edges, count),
+        memory=jax.vmap(lambda memory: replay.recode(memory, encode))(state.memory),
+        counts=_spread(transitions.init(bins.state_count, bins.action_count), count),
+    )
+
+
+def _spread(tree: Params, count: int) -> Params:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
+
+
+def summarise(config: TrainConfig, dataset: Dataset, desk: prepare.Desk, run: Run, clock: Clock, spent) -> Summary:
+    """What summary.json holds."""
+    return {
+        "fingerprint": dataset.fingerprint,
+        "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
+        "seconds": {name: round(value, 1) for name, value in clock.seconds.items()},
+        "tokens": spent,
+        "counts": {"records": dataset.size, "tables": len(dataset.tables), "lists": len(desk.problem.anchor)},
+        "label_free": {},
+    }

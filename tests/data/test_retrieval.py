@@ -1,0 +1,61 @@
+"""Retrieval: against brute force, padding, and both directions."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from aco_jax.data import records, retrieval
+
+
+@pytest.fixture
+def dataset() -> records.Dataset:
+    left = pd.DataFrame({"id": ["1", "2", "3"], "name": ["red apple", "green pear", "zinc"]})
+    right = pd.DataFrame({"id": ["1", "2"], "name": ["pear green big", "apple of red"]})
+    return records.from_frames({"a": left, "b": right})
+
+
+def test_top_k_equals_brute_force_whatever_the_block():
+    queries, rows = (np.array(jax.random.normal(jax.random.key(k), (n, 4))) for k, n in ((0, 7), (1, 5)))
+    full = queries @ rows.T
+    for block in (2, 7, 512):
+        ids, scores = retrieval.top_k(queries, rows, k=6, block=block)
+        np.testing.assert_array_equal(ids[:, :5], np.argsort(-full, axis=1))
+        np.testing.assert_allclose(scores[:, :5], -np.sort(-full, axis=1), rtol=1e-5)
+        assert (np.asarray(ids[:, 5]) == -1).all()
+
+
+def test_nearest_equals_brute_force_and_leaves_itself_out():
+    rows = sp.random(9, 6, 0.5, format="csr", random_state=0, dtype=np.float32)
+    full = (rows @ rows.T).toarray()
+    np.fill_diagonal(full, 0)
+    ids, scores = retrieval.nearest(rows, rows, 3, same=True, block=4)
+    np.testing.assert_allclose(scores, -np.sort(-full, axis=1)[:, :3], rtol=1e-6)
+    assert (ids != np.arange(9)[:, None]).all()
+
+
+def test_fuse_adds_reciprocal_ranks():
+    ids, scores = retrieval.fuse([np.array([[4, 7]]), np.array([[7, -1]])], k=3, constant=60)
+    np.testing.assert_array_equal(ids, [[7, 4, -1]])
+    np.testing.assert_allclose(scores, [[1 / 62 + 1 / 61, 1 / 61, 0]], rtol=1e-6)
+
+
+def test_search_finds_in_the_table_asked_and_pads(dataset):
+    ids, scores = retrieval.search(retrieval.fit_lexical(dataset), ["a green pear", "unheard"], 1, 3)
+    assert ids[0, 0] == 3
+    assert (ids[1] == -1).all()
+    assert (scores[1] == 0).all()
+
+
+def test_candidates_are_symmetric_and_of_the_other_table(dataset):
+    vectors = retrieval.fit_vectors([dataset.text(r) for r in range(dataset.size)])
+    matrix = vectors.transform([dataset.text(r) for r in range(dataset.size)])
+    lists = retrieval.candidates(dataset, [matrix], k=4, depth=2, lexical=retrieval.fit_lexical(dataset))
+    found = {(int(a), int(b)) for a, row in zip(lists.anchor, lists.record, strict=True) for b in row if b >= 0}
+    assert found == {(b, a) for a, b in found}
+    assert {(0, 4), (1, 3)} <= found
+    assert all(dataset.table_of[a] != dataset.table_of[b] for a, b in found)
+    assert (lists.record[2] == -1).all()  # nothing in common: nobody

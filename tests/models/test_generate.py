@@ -1,0 +1,106 @@
+"""Decoding with a cache says what the network without a cache says."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aco_jax.models import generate, transformer
+
+CONFIG = transformer.Config(vocab_size=20, width=16, heads=2, mlp_width=32, max_length=10)
+SOURCE = jnp.array([[5, 6, 7, 8, 0, 0], [9, 5, 9, 10, 11, 12], [13, 0, 0, 0, 0, 0]])
+EOS, LENGTH = 2, 7
+encode = jax.jit(transformer.encode, static_argnames="config")
+log_probs = jax.jit(transformer.log_probs, static_argnames="config")
+sequence_log_prob = jax.jit(transformer.sequence_log_prob, static_argnames="config")
+
+
+@pytest.fixture(scope="module")
+def params():
+    fresh = transformer.init(jax.random.key(0), CONFIG)
+    leaves, tree = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    return jax.tree.unflatten(
+        tree, [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    )
+
+
+def run(params, config=CONFIG, **given):
+    settings = {"bos": 1, "eos": EOS, "length": LENGTH, "key": jax.random.key(5)} | given
+    return generate.generate(params, config, SOURCE, **settings)
+
+
+def test_greedy_is_the_teacher_forced_argmax_step_by_step(params):
+    tokens, _ = run(params, temperature=0.0)
+    memory = encode(params, CONFIG, SOURCE)
+    expected = np.zeros((3, LENGTH), np.int32)
+    for t in range(LENGTH):
+        inputs = transformer.shift(jnp.asarray(expected), CONFIG.bos)
+        log_p = np.asarray(log_probs(params, CONFIG, inputs, memory, SOURCE))[:, t]
+        ended = (expected[:, :t] == EOS).any(axis=1)
+        expected[:, t] = np.where(ended, 0, log_p[:, 1:].argmax(axis=1) + 1)
+    np.testing.assert_array_equal(tokens, expected)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_log_prob_is_that_of_the_sampled_tokens(params, copy, temperature):
+    config = transformer.Config(**{**vars(CONFIG), "copy": copy})
+    tokens, log_prob = run(params, config, temperature=temperature)
+    expected, _ = sequence_log_prob(params, config, SOURCE, tokens)
+    np.testing.assert_allclose(log_prob, expected.sum(axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("by_position", [False, True])
+def test_only_allowed_tokens_and_their_relative_log_prob(params, by_position):
+    rng = np.random.default_rng(0)
+    allowed = rng.random((3, LENGTH, 20) if by_position else (3, 20)) < 0.3
+    allowed[..., 15] = True
+    tokens, log_prob = run(params, allowed=jnp.asarray(allowed))
+    held = allowed if by_position else np.repeat(allowed[:, None], LENGTH, axis=1)
+    tokens = np.asarray(tokens)
+    assert np.take_along_axis(held, tokens[..., None], axis=-1)[..., 0][tokens > 0].all()
+    expected, _ = sequence_log_prob(params, CONFIG, SOURCE, tokens, jnp.asarray(held))
+    np.testing.assert_allclose(log_prob, expected.sum(axis=1), atol=1e-4)
+
+
+def test_prefixes_of_different_lengths_are_kept_and_not_counted(params):
+    prefix = jnp.array([[7, 8, 9], [4, 0, 0], [0, 0, 0]])
+    tokens, log_prob = run(params, prefix=prefix)
+    np.testing.assert_array_equal(tokens[0, :3], [7, 8, 9])
+    assert tokens[1, 0] == 4
+    each, _ = sequence_log_prob(params, CONFIG, SOURCE, tokens)
+    own = jnp.where(jnp.pad(prefix, ((0, 0), (0, LENGTH - 3))) > 0, 0.0, each)
+    np.testing.assert_allclose(log_prob, own.sum(axis=1), atol=1e-4)
+    plain, _ = run(params)
+    np.testing.assert_array_equal(tokens[2], plain[2])
+
+
+def test_nothing_follows_the_end(params):
+    tokens = np.asarray(run(params, allowed=jnp.zeros((1, 20), bool).at[0, jnp.array([EOS, 7])].set(True))[0])
+    ended = np.cumsum(tokens == EOS, axis=1) - (tokens == EOS) > 0
+    np.testing.assert_array_equal(tokens[ended], 0)
+    assert ended.any()
+
+
+def test_padding_of_the_source_changes_nothing(params):
+    tokens, log_prob = run(params)
+    longer = jnp.pad(SOURCE, ((0, 0), (0, 3)))
+    again, log_prob_again = generate.generate(
+        params, CONFIG, longer, bos=1, eos=EOS, length=LENGTH, key=jax.random.key(5)
+    )
+    np.testing.assert_array_equal(tokens, again)
+    np.testing.assert_allclose(log_prob, log_prob_again, atol=1e-5)
+
+
+def test_samples_follow_the_distribution(params):
+    source = jnp.repeat(SOURCE[:1], 4000, axis=0)
+    tokens, _ = generate.generate(params, CONFIG, source, bos=1, eos=EOS, length=1, key=jax.random.key(7))
+    memory = encode(params, CONFIG, SOURCE[:1])
+    log_p = log_probs(params, CONFIG, jnp.ones((1, 1), jnp.int32), memory, SOURCE[:1])[0, 0]
+    p = np.exp(log_p)
+    p[0] = 0
+    found = np.bincount(np.asarray(tokens)[:, 0], minlength=20) / 4000
+    np.testing.assert_allclose(found, p / p.sum(), atol=0.03)

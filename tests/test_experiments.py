@@ -1,0 +1,160 @@
+"""Wrong input to the launchers: one line that names the place, exit code 2, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from aco_jax import configuration, settings
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
+
+ROOT = Path(__file__).parents[1]
+GOOD = "id,name\n0,red lamp\n1,blue chair\n"
+FOLDERS = {  # what tableB.csv holds in each
+    "good": GOOD,
+    "no_id": "key,name\n0,red lamp\n",
+    "repeated_id": "id,name\n0,red lamp\n0,blue chair\n",
+    "empty": "id,name\n",
+    "ragged": "id,name\n0,red lamp,extra\n",
+    "latin": "id,name\n0,caf\xe9\n",
+}
+FOLDER = "--config=experiments/configs/folder.py"
+OURS = ("config", "workdir", "data", "split", "out", "pairs")  # flags of the launchers
+SMOKE = "--config=experiments/configs/smoke.py"
+ACO = "aco.py --workdir=new"
+RELATE = "relate.py --workdir=run --data=good --out=out.csv"
+CASES = {  # name -> command, what the line must say
+    "missing id column": (f"{ACO} {FOLDER} --config.data.path=no_id", ["no_id/tableB.csv", "'id'", "expected"]),
+    "repeated id": (f"{ACO} {FOLDER} --config.data.path=repeated_id", ["repeated_id/tableB.csv", "line 3", "'0'"]),
+    "empty table": (f"{ACO} {FOLDER} --config.data.path=empty", ["empty/tableB.csv", "expected at least one"]),
+    "ragged row": (f"{ACO} {FOLDER} --config.data.path=ragged", ["ragged/tableB.csv", "line 2", "expected 2"]),
+    "wrong encoding": (f"{ACO} {FOLDER} --config.data.path=latin", ["latin/tableB.csv", "line 2", "UTF-8"]),
+    "missing folder": (f"{ACO} {FOLDER} --config.data.path=absent", ["absent", "no such folder"]),
+    "no folder named": (f"{ACO} {FOLDER}", ["config.data.path", "--config.data.path=DIR"]),
+    "unknown flag": (f"{ACO} {SMOKE} --wrokdir=x", ["wrokdir", "--help"]),
+    "unknown field": (f"{ACO} {SMOKE} --config.train.ruonds=3", ["--config.train.ruonds=3", "unknown field"]),
+    "wrong type": (f"{ACO} {SMOKE} --config.train.rounds=many", ["--config.train.rounds=many"]),
+    "impossible size": (f"{ACO} {SMOKE} --config.data.generator.size=-3", ["generator.size", "-3", "expected 8"]),
+    "no config file": (f"{ACO} --config=absent.py", ["--config", "absent.py"]),
+    "no flag at all": ("aco.py", ["--config", "--workdir"]),
+    "a word too many": (f"{ACO} {SMOKE} more", ["'more'", "expected --flag=value"]),
+    "another config's workdir": (
+        f"aco.py --workdir=run {SMOKE} --config.seed=1",
+        ["run/config.json", "config.seed is 0 there, expected 1"],
+    ),
+    "unknown id in pairs": (f"{RELATE} --pairs=unknown_id.csv", ["unknown_id.csv", "line 2", "rtable_id", "'9'"]),
+    "labels in pairs": (f"{RELATE} --pairs=labelled.csv", ["labelled.csv", "'label'", "refused"]),
+    "no folder to write to": (
+        "relate.py --workdir=run --data=good --out=absent/out.csv --pairs=good_pairs.csv",
+        ["absent/out.csv", "expected a file in a folder that exists"],
+    ),
+    "no workdir": ("relate.py --workdir=absent --data=good --out=o.csv", ["absent/config.json", "no such file"]),
+    "unfinished run": ("evaluate.py --workdir=run --data=good --split=valid", ["run/summary.json", "finished"]),
+    "unknown split": ("evaluate.py --workdir=run --split=some", ["split", "some"]),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with tables good and bad, pairs, and the workdir `run` of the smoke config."""
+    folder = tmp_path_factory.mktemp("launchers")
+    for name, content in FOLDERS.items():
+        (folder / name).mkdir()
+        (folder / name / "tableA.csv").write_text(GOOD)
+        (folder / name / "tableB.csv").write_bytes(content.encode("latin-1"))
+    (folder / "unknown_id.csv").write_text("ltable_id,rtable_id\n0,9\n")
+    (folder / "labelled.csv").write_text("ltable_id,rtable_id,label\n0,0,1\n")
+    (folder / "good_pairs.csv").write_text("ltable_id,rtable_id\n0,0\n")
+    smoke = configuration.from_dict(settings.TrainConfig, config_of("smoke").to_dict())
+    configuration.claim(folder / "run", smoke)
+    return folder
+
+
+@pytest.fixture
+def launch(place, monkeypatch, capsys):
+    """Runs a launcher as a file, in this process: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(place)
+
+    def run(command):
+        script, *arguments = command.split()
+        arguments = [word.replace("experiments/", f"{ROOT}/experiments/") for word in arguments]
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        try:
+            with pytest.raises(SystemExit) as stop:
+                runpy.run_path(str(ROOT / "experiments" / script), run_name="__main__")
+        finally:
+            for name in list(flags.FLAGS):
+                if name.split(".")[0] in OURS:
+                    delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        return stop.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_input_is_one_line(place, launch, case):
+    command, words = CASES[case]
+    before = contents(place)
+    code, out, err = launch(command)
+    lines = err.splitlines()
+    assert (code, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith(command.split()[0] + ": ")
+    for word in words:
+        assert word in lines[0]
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("script", ["aco.py", "evaluate.py", "relate.py"])
+def test_wrong_input_from_a_shell(place, script):
+    done = subprocess.run(
+        [sys.executable, ROOT / "experiments" / script, "--wrong=1"],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith(f"{script}: Unknown command line flag 'wrong'")
+    assert done.stderr.count("\n") == 1
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def config_of(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", ["builtin", "folder", "smoke"])
+def test_configs_are_typed(name):
+    """Each knob of a config file is a field of the program's, of the right type and within its bounds."""
+    typed = configuration.from_dict(settings.TrainConfig, config_of(name).to_dict())
+    assert configuration.from_dict(settings.TrainConfig, configuration.to_dict(typed)) == typed
+    assert (typed.data.generator is None) == (name == "folder")
+
+
+def test_every_knob_can_be_turned():
+    """What is not in the config file cannot be changed from the command line."""
+    config = config_of("builtin").to_dict()
+    fields = configuration.to_dict(configuration.from_dict(settings.TrainConfig, config))
+    for section in ("model", "train", "agents", "environment"):
+        assert set(config[section]) == set(fields[section])
+    assert set(config["data"]["generator"]) == set(fields["data"]["generator"])
+
+
+def test_a_folder_has_the_settings_of_the_built_in_catalogues():
+    """One configuration serves every data set."""
+    builtin, folder = config_of("builtin"), config_of("folder")
+    del builtin.data, folder.data
+    assert builtin == folder

@@ -1,0 +1,84 @@
+"""Supervision: the confident start, hidden matches, the prior, one-to-one, planted answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aco_jax import supervision
+from aco_jax.data import evidence, records, retrieval
+
+NAMES = ["red apple a100", "green pear b200", "blue plum c300", "grey fig d400"]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    left = pd.DataFrame({"id": list("0123"), "name": NAMES, "text": [f"about {n}" for n in NAMES]})
+    other = [f"{n} fresh" for n in NAMES[:3]]
+    right = pd.DataFrame({"id": list("012"), "name": other, "text": [f"more of {n}" for n in other]})
+    dataset = records.from_frames({"a": left, "b": right})
+    index = evidence.fit(dataset)
+    lists = retrieval.candidates(dataset, [index.records.text], k=4, depth=4)
+    return dataset, index, supervision.prepare(dataset, index, lists)
+
+
+def logits_of(problem, pairs, high=6.0, low=-6.0):
+    alike = [
+        [(min(a, b), max(a, b)) in pairs for b in row] for a, row in zip(problem.anchor, problem.record, strict=True)
+    ]
+    return np.where(np.array(alike), high, low)
+
+
+def test_start_is_the_mutual_best(parts):
+    problem = parts[2]
+    state = supervision.init(problem, 0)
+    rows = np.flatnonzero(state.target >= 0)
+    believed = {(int(problem.anchor[r]), int(problem.record[r, state.target[r]])) for r in rows}
+    assert {(0, 4), (1, 5), (2, 6), (4, 0), (5, 1), (6, 2)} == believed
+    partner = {int(problem.anchor[r]): int(state.fold[r]) for r in rows}
+    assert all(partner[a] == partner[a + 4] for a in range(3))  # both directions share a fold
+
+
+def test_hidden_match_leaves_only_null(parts):
+    problem = parts[2]
+    candidates, belief, _ = supervision.propose(problem, supervision.init(problem, 0))
+    half = len(belief.weight) // 2
+    assert ((belief.relation[:half] == 1).sum(axis=(1, 2)) == 1).all()
+    assert (belief.relation[half:] < 1).all()
+    gone = belief.relation[:half] == 1
+    assert (candidates.record[half:][gone] == -1).all()
+    assert (candidates.evidence[half:][gone] == 0).all()
+    assert not belief.planted.any()
+
+
+def test_prior_and_decision_one_to_one(parts):
+    problem = parts[2]
+    gold = {(0, 4), (1, 5), (2, 6)}
+    state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold))
+    np.testing.assert_allclose(state.prior, [0.75, 0.98], atol=0.05)  # three of four, three of three
+    found = supervision.decide(problem, state)
+    assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == gold
+    assert ((found.probability > 0.5) & (found.probability <= 1)).all()
+
+
+def test_two_claims_are_seen_and_both_kept():
+    rows = [f"item {k} code{k}{k}{k}" for k in range(4)]
+    left = pd.DataFrame({"id": list("0123"), "name": rows})
+    right = pd.DataFrame({"id": list("01234567"), "name": [r for r in rows for _ in range(2)]})
+    dataset = records.from_frames({"a": left, "b": right})
+    index = evidence.fit(dataset)
+    problem = supervision.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    gold = {(k, 4 + 2 * k + n) for k in range(4) for n in range(2)}
+    state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold))
+    np.testing.assert_allclose(sorted(state.several), [0.0, 1.0])
+    found = supervision.decide(problem, state)
+    assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == gold
+
+
+def test_planted_answers_are_known(parts):
+    dataset, index, problem = parts
+    candidates, belief = supervision.plant(dataset, index, problem, np.arange(3), seed=0)
+    assert belief.planted.all()
+    np.testing.assert_array_equal((belief.relation == 1).any(axis=(1, 2)), [True, False, True])
+    assert np.isfinite(candidates.evidence).all()
