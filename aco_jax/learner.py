@@ -107,14 +107,6 @@ class Lessons:
 
 
 @struct.dataclass
-class Round:
-    """One local step's material: what to play and what to study."""
-
-    play: play.Batch
-    lessons: Lessons
-
-
-@struct.dataclass
 class Tables:
     """What all replicas read and nobody changes within a round."""
 
@@ -182,12 +174,12 @@ def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config
     return dataclasses.replace(state, averaged=averaged, step=state.step + 1), metrics
 
 
-def local_step(state: State, material: Round, tables: Tables, config: Config) -> tuple[State, Metrics]:
+def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) -> tuple[State, Metrics]:
     """Plays B episodes, remembers them, and updates all agents once."""
     key, *keys = jax.random.split(state.key, 7)
-    batch, params = material.play, state.averaged.params
-    ranked = play.rank(params["ranker"], config.ranker, batch, keys[0])
-    every = play.all_preferences(config.base.special, batch, tables.texts, ranked)
+    params = state.averaged.params
+    ranked = play.rank(params["ranker"], config.ranker, batch, keys[0], config.ranker.temperature)
+    every = play.all_preferences(config.base.special, batch, tables.texts, config.reward.relations)
     value, spread, scale = _value(state, config, batch, every, keys[1])
     problem = play.problems(batch, ranked, value, spread)
     log_policy = policy_table(params["actor"], config)
@@ -209,7 +201,7 @@ def local_step(state: State, material: Round, tables: Tables, config: Config) ->
     )
 
     def total(params: dict[str, Params]) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
-        losses, metrics, td_error = _losses(params, state, material, given, config, keys[4:])
+        losses, metrics, td_error = _losses(params, state, batch, given, config, keys[4:])
         return sum(losses.values()), (metrics, td_error)
 
     (_, (metrics, td_error)), grads = jax.value_and_grad(total, has_aux=True)(params)
@@ -351,9 +343,9 @@ def _actor_batch(
 
 
 def _advantage(steps: Transition, q: chex.Array, log_policy: chex.Array) -> chex.Array:
-    """r + discount V(s') - V(s) with V(s) = sum_a pi(a given s) Q(s, a), leaves [..] -> [..]."""
+    """r + discount V(s') - V(s) with V(s) = sum_a pi(a given s) Q(s, a), leaves [N] -> [N]."""
     value = jax.vmap(values.soft_value)(jnp.exp(log_policy), q)
-    return policy_gradient.advantage_td(steps.r_t, steps.discount_t, value[steps.s_t], value[steps.s_tm1])
+    return jax.vmap(policy_gradient.advantage_td)(steps.r_t, steps.discount_t, value[steps.s_t], value[steps.s_tm1])
 
 
 def _query_advantage(episode: environment.Episode, q: chex.Array, log_policy: chex.Array) -> chex.Array:
@@ -367,25 +359,24 @@ def _query_advantage(episode: environment.Episode, q: chex.Array, log_policy: ch
 def _losses(
     params: dict[str, Params],
     state: State,
-    material: Round,
+    batch: play.Batch,
     given: _Constants,
     config: Config,
     keys: chex.Array,
 ) -> tuple[dict[str, chex.Array], Metrics, chex.Array]:
     """One loss an agent, each of its own parameters only; metrics; the critic's TD errors."""
-    batch, shared = material.play, given.shared
-    losses, metrics = _lesson_losses(params, config, material.lessons)
+    shared, losses = given.shared, {}
     weight = config.policy_weight * given.advantage + config.shared_weight * shared.base
-    losses["base"] += base.policy_loss(
+    losses["base"], base_metrics = base.policy_loss(
         params["base"], config.base, batch.ask_source, batch.written, weight, batch.searched
-    )[0]
-    losses["rewriter"] += config.shared_weight * rewriter.policy_loss(
+    )
+    losses["rewriter"] = config.shared_weight * rewriter.policy_loss(
         params["rewriter"], config.rewriter, batch.rewrite_source, batch.subquery, shared.rewriter
     )
     ranking_loss, ranking_metrics = ranker.loss(
         params["ranker"], config.ranker, batch.candidates, batch.belief, batch.fold
     )
-    losses["ranker"] += ranking_loss + config.shared_weight * ranker.policy_loss(
+    losses["ranker"] = ranking_loss + config.shared_weight * ranker.policy_loss(
         params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker
     )
     losses["reward"], reward_metrics = reward.loss(params["reward"], config.reward, given.preferences, keys[0])
@@ -395,12 +386,13 @@ def _losses(
     losses["actor"], actor_metrics = actor.loss(params["actor"], config.actor, given.actor, state.averaged.kl_weight)
     td_error = critic_metrics.pop("td_error")
     named = {
+        "base": base_metrics,
         "ranker": ranking_metrics,
         "reward": reward_metrics,
         "critic": critic_metrics,
         "actor": actor_metrics,
     }
-    metrics |= {f"{agent}/{name}": x for agent, found in named.items() for name, x in found.items()}
+    metrics = {f"{agent}/{name}": x for agent, found in named.items() for name, x in found.items()}
     return losses, metrics, td_error
 
 

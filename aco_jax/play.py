@@ -37,6 +37,7 @@ class Batch:
     reverse: chex.Array  # [B, M + 1, K] support of the candidate's own search for the anchor
     shares: chex.Array  # [B, 2] share of records with a partner, with several
     silent: chex.Array  # [B] float32, 1 where the query found nothing within its guardrails
+    least_relevance: chex.Array  # [B] float32, of the query's guardrails
     reason_place: chex.Array  # [B] int32 in [0, K), the candidate of row 0 that the reason is about
     reason_source: chex.Array  # [B, S] int32
     reason: chex.Array  # [B, T] int32
@@ -67,16 +68,28 @@ class Shared:
     penalties: dict[str, chex.Array]  # agent -> mean penalty, for the record
 
 
-def rank(params: Params, config: ranker.Config, batch: Batch, key: chex.PRNGKey) -> Ranked:
-    """Scores with and without the reading, by members that did not learn from the anchor; a sampled order."""
+def rank(
+    params: Params,
+    config: ranker.Config,
+    batch: Batch,
+    key: chex.PRNGKey,
+    temperature: chex.Numeric,
+    shift: chex.Numeric = 0.0,
+) -> Ranked:
+    """Scores with and without the reading, by members that did not learn from the anchor; a sampled order.
+
+    Args:
+        temperature: of the order; 0 sorts.
+        shift: added to all logits, a scalar or [B, 1, 1, 1]: where the share with a partner is not a half.
+    """
     candidates = batch.candidates
     mask = flat(candidates.record >= 0)
     members = ranker.member_scores(params, config, candidates, revealed=False)
-    blind = judge.held_out(members, batch.fold, config.folds)
-    score = judge.held_out(ranker.member_scores(params, config, candidates, True), batch.fold, config.folds)
+    blind = judge.held_out(members, batch.fold, config.folds) + shift
+    score = judge.held_out(ranker.member_scores(params, config, candidates, True), batch.fold, config.folds) + shift
     top = jnp.max(flat(blind), axis=-1)
     permutation = jax.vmap(ranking.sample_permutation, (0, 0, 0, None))(
-        jax.random.split(key, top.shape[0]), top, mask, jnp.float32(config.temperature)
+        jax.random.split(key, top.shape[0]), top, mask, jnp.float32(temperature)
     )
     place = jnp.argsort(permutation, axis=1)
     return Ranked(
@@ -134,16 +147,15 @@ def respond(
     return jnp.pad(joined, [(0, 0)] * len(shape) + [(0, length - joined.shape[-1])])
 
 
-def all_preferences(special: Special, batch: Batch, texts: chex.Array, ranked: Ranked) -> Preference:
+def all_preferences(special: Special, batch: Batch, texts: chex.Array, relations: int) -> Preference:
     """Every response to each anchor, without pairs: what `reward.score` reads."""
-    relations = ranked.blind.shape[-1]
     response = responses(special, batch, texts, relations)
     none = jnp.zeros((response.shape[0], 0), jnp.int32)
     validity = flat(batch.candidates.validity)[..., None] - 0.5
     return Preference(
         response=response,
         evidence=flat(batch.candidates.evidence),
-        rules=jnp.broadcast_to(validity, ranked.blind.shape),
+        rules=jnp.broadcast_to(validity, (*validity.shape[:-1], relations)),
         chosen=none,
         rejected=none,
         weight=none.astype(jnp.float32),

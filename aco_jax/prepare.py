@@ -25,6 +25,7 @@ from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
 
 LESSONS, ANCHORS, KEYS = 1, 2, 3  # stages of the host's randomness
 CHUNK = 256  # rows that a model reads at once on the host's behalf
+READING_SHIFT, READING_CLIP = 1.0, 3.0  # nats a token
 POOL = 64  # records a contradiction draws its facts from
 
 
@@ -85,9 +86,9 @@ def tables(desk: Desk) -> learner.Tables:
     return learner.Tables(texts=jnp.asarray(desk.texts), facts=jnp.asarray(desk.facts))
 
 
-def lessons(desk: Desk, config: TrainConfig, stage: int, number: int, steps: int, batch: int) -> learner.Lessons:
-    """Supervised examples for every replica and step of a round, leaves [R, steps, batch, ..]."""
-    rng = np.random.default_rng([config.seed, LESSONS, stage, number])
+def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> learner.Lessons:
+    """Supervised examples for every replica and step of supervised round `number`, leaves [R, steps, batch, ..]."""
+    rng = np.random.default_rng([config.seed, LESSONS, number])
     replicas = config.train.replicas
     count = replicas * steps * batch
 
@@ -122,24 +123,17 @@ def round_material(
     params: dict[str, Params],
     believed: supervision.State,
     number: int,
-) -> tuple[learner.Round, dict[str, float]]:
-    """Everything a round plays and studies, leaves [R, merge_every, ..], and what the host measured of it."""
+) -> tuple[play.Batch, dict[str, float]]:
+    """Everything a round plays, leaves [R, merge_every, ..], and what the host measured of it."""
     run = config.train
     shape = (run.replicas, run.merge_every, run.anchors_per_step)
     rng = np.random.default_rng([config.seed, ANCHORS, number])
     anchors = choose(desk, config, believed, rng, number)
     key = jax.random.fold_in(jax.random.key(config.seed), KEYS + number)
-    batch, metrics = prepare(desk, config, agents, params, believed, anchors, key, number)
+    batch, metrics = prepare(desk, config, agents, params, believed, anchors, key)
     first = number * len(anchors.row)
     batch = dataclasses.replace(batch, query=np.arange(first, first + len(anchors.row), dtype=np.int32))
-    size = max(2, run.pretrain_batch // run.replicas)
-    return (
-        learner.Round(
-            play=jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch),
-            lessons=lessons(desk, config, 1, number, run.merge_every, size),
-        ),
-        metrics,
-    )
+    return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics
 
 
 def choose(
@@ -188,10 +182,45 @@ def prepare(
     believed: supervision.State,
     anchors: Anchors,
     key: jax.Array,
-    number: int,
 ) -> tuple[play.Batch, dict[str, float]]:
-    """Asks about anchors and looks at the answers: leaves [n, ..]."""
-    keys = jax.random.split(key, 3)
+    """Asks about anchors, looks at the answers, reads all of them, and gives reasons: leaves [n, ..]."""
+    batch, found, score = answers(desk, config, agents, params, believed, anchors, key)
+    record = batch.candidates.record
+    anchor, row, slot = np.nonzero(record >= 0)
+    reader = params["ranker"]["reader"]
+    reading = np.zeros(record.shape, np.float32)
+    reading[anchor, row, slot] = readings(desk, agents, reader, batch, anchor, record[anchor, row, slot])
+    batch = dataclasses.replace(batch, candidates=dataclasses.replace(batch.candidates, reading=reading))
+    place = np.argmax(np.where(record[:, 0] >= 0, score[:, 0], -1.0), axis=1)
+    reasons = give_reasons(desk, agents, params, anchors, record, place, jax.random.fold_in(key, 2))
+    relation = batch.belief.relation
+    metrics = {
+        "base/query_outside": float(_outside(desk, batch, found).mean()),
+        "base/query_recall": _recall(anchors, found[:, 0]),
+        "rewriter/recall": _recall(anchors, found[:, 1:].reshape(len(record), -1)),
+        "data/recall": _recall(anchors, record.reshape(len(record), -1)),
+        "ranker/reading_gap": _gap(reading[relation > UNRELATED], reading[relation == UNRELATED]),
+        "tokens/asked": float((batch.ask_source > 0).sum() + (batch.written > 0).sum()),
+        "tokens/rewritten": float((batch.subquery > 0).sum()),
+        "tokens/read": float(batch.candidates.tokens.sum()),
+    }
+    return dataclasses.replace(batch, **reasons), metrics
+
+
+def answers(
+    desk: Desk,
+    config: TrainConfig,
+    agents: learner.Config,
+    params: dict[str, Params],
+    believed: supervision.State,
+    anchors: Anchors,
+    key: jax.Array,
+) -> tuple[play.Batch, np.ndarray, np.ndarray]:
+    """Asks about n anchors and looks at the answers, nothing read yet and no reasons given.
+
+    Returns the batch, what each text found by itself [n, M + 1, 10], and the candidates' plain scores [n, M + 1, K].
+    """
+    keys = jax.random.split(key)
     problem, temperature = desk.problem, config.train.temperature
     owner, searched = problem.anchor[anchors.row], problem.table[anchors.row]
     ask_source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
@@ -200,40 +229,45 @@ def prepare(
     rewrite_source, subquery = subqueries(desk, config, agents, params, anchors.rows, owner, query, keys[1])
     record, found = search(desk, config, anchors, query, subquery)
     candidates, reverse, score = look(desk, anchors, record)
-    candidates, relevance = read(desk, agents, params, np.asarray(written), candidates)
-    belief = believe(anchors, record)
-    place = np.argmax(np.where(record[:, 0] >= 0, score[:, 0], -1.0), axis=1)
-    reasons = give_reasons(desk, agents, params, anchors, record, place, keys[2])
     kind = problem.kind[anchors.row]
     missing = anchors.planted & (anchors.truth >= 0) & ~(record == anchors.truth[:, None, None]).any(axis=(1, 2))
-    relations = len(desk.dataset.relations)
+    count, more = len(owner), len(desk.dataset.relations) - 1
     batch = play.Batch(
         anchor=owner,
         text=tasks.encode(desk.setting, anchors.rows, owner, config.model.text_length),
-        query=np.zeros(len(owner), np.int32),
+        query=np.zeros(count, np.int32),
         ask_source=ask_source,
         written=np.asarray(written),
         searched=searched,
         rewrite_source=rewrite_source,
         subquery=subquery,
         candidates=candidates,
-        belief=belief,
+        belief=believe(anchors, record),
         fold=np.where(anchors.planted, -1, np.asarray(believed.fold)[anchors.row]).astype(np.int32),
-        missed=np.pad(missing[:, None].astype(np.float32), ((0, 0), (0, relations - 1))),
+        missed=np.pad(missing[:, None].astype(np.float32), ((0, 0), (0, more))),
         reverse=reverse,
         shares=np.stack([np.asarray(believed.prior)[kind], np.asarray(believed.several)[kind]], axis=1),
-        silent=_silent(desk, query, found),
-        **reasons,
+        silent=(~_inside(query, found[:, 0]).any(axis=1)).astype(np.float32),
+        least_relevance=query.least_relevance,
+        reason_place=np.zeros(count, np.int32),
+        reason_source=np.zeros((count, 1), np.int32),
+        reason=np.zeros((count, 1), np.int32),
+        reason_value=np.zeros(count, np.float32),
     )
-    metrics = {
-        "ask/log_prob": float(np.mean(query.log_prob)),
-        "ask/outside": float(np.mean(_outside(query, found, searched, desk.dataset))),
-        "ask/recall": _recall(anchors, found[:, 0]),
-        "rewrite/recall": _recall(anchors, found[:, 1:].reshape(len(owner), -1)),
-        "search/recall": _recall(anchors, record.reshape(len(owner), -1)),
-        "read/separation": _separation(relevance, belief.relation),
-    }
-    return batch, metrics
+    return batch, found, score
+
+
+def standing(desk: Desk, rows: np.ndarray) -> Anchors:
+    """The records of lists `rows` as they stand in the tables, nothing known and nothing hidden."""
+    nobody = np.full(len(rows), -1)
+    return Anchors(
+        row=rows,
+        rows=[desk.dataset.row(int(record)) for record in desk.problem.anchor[rows]],
+        planted=np.zeros(len(rows), bool),
+        truth=nobody,
+        hidden=nobody,
+        weight=np.zeros(len(rows), np.float32),
+    )
 
 
 def subqueries(
@@ -285,7 +319,7 @@ def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, 
     """Evidence of candidates [n, M + 1, K], their reverse support and their plain score, [n, M + 1, K] each."""
     problem, flat = desk.problem, record.reshape(len(record), -1)
     described = evidence.describe(desk.index, _tables_of(desk, anchors), anchors.rows)
-    seen, validity, score = supervision.observe_new(problem, desk.index, described, flat, anchors.row)
+    seen, validity, score = supervision.observe_new(problem, desk.index, described, flat, anchors.row, ~anchors.planted)
     reverse = seen[..., evidence.NAMES.index("reverse margin")]
     shape = record.shape
     lengths = (desk.asks > 0).sum(axis=1)[np.maximum(record, 0)]
@@ -299,19 +333,18 @@ def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, 
     return candidates, reverse.reshape(shape), score.reshape(shape)
 
 
-def read(
-    desk: Desk, agents: learner.Config, params: dict[str, Params], written: np.ndarray, candidates: Candidates
-) -> tuple[Candidates, np.ndarray]:
-    """The ranker's reading, its weights in int8, of all candidates: the same with readings, and the relevances.
+def readings(
+    desk: Desk, agents: learner.Config, reader: Params, batch: play.Batch, anchor: np.ndarray, record: np.ndarray
+) -> np.ndarray:
+    """The ranker's readings, its weights in int8, of pairs (anchor number in the batch, record), [n] each.
 
-    A reading is the relevance less the mean over the anchor's candidates, in standard deviations of all.
+    A reading is how much likelier the anchor's query is given the record than given the anchor itself, in nats a
+    token, moved so that a partner stands above 0, and clipped.
     """
-    anchor, row, slot = np.nonzero(candidates.record >= 0)
-    relevance = np.zeros(candidates.record.shape, np.float32)
-    relevance[anchor, row, slot] = relevances(
-        params["ranker"]["reader"], agents, written[anchor], desk.asks[candidates.record[anchor, row, slot]]
-    )
-    return dataclasses.replace(candidates, reading=standard_reading(relevance, candidates.record >= 0)), relevance
+    asked, number = np.unique(anchor, return_inverse=True)
+    own = relevances(reader, agents, batch.written[asked], batch.ask_source[asked])[number]
+    theirs = relevances(reader, agents, batch.written[anchor], desk.asks[record])
+    return np.clip(theirs - own + READING_SHIFT, -READING_CLIP, READING_CLIP)
 
 
 def relevances(reader: Params, agents: learner.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
@@ -325,14 +358,6 @@ def relevances(reader: Params, agents: learner.Config, queries: np.ndarray, reco
         padded = [np.pad(x, ((0, short), (0, 0))) for x in part]
         found.append(np.asarray(run(*padded))[: CHUNK - short])
     return np.concatenate([np.zeros(0, np.float32), *found])
-
-
-def standard_reading(relevance: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    """Relevance [n, M + 1, K] less each anchor's mean, in standard deviations of all; 0 where empty."""
-    count = np.maximum(filled.sum(axis=(1, 2), keepdims=True), 1)
-    centred = np.where(filled, relevance - (relevance * filled).sum(axis=(1, 2), keepdims=True) / count, 0)
-    spread = np.sqrt(np.square(centred).sum() / max(filled.sum(), 1))
-    return np.asarray(centred / max(float(spread), 1e-6)).astype(np.float32)
 
 
 def believe(anchors: Anchors, record: np.ndarray, relation: int = 1) -> Belief:
@@ -440,21 +465,16 @@ def _pairs_to_read(desk: Desk, rng: np.random.Generator, count: int) -> np.ndarr
     return np.asarray(stated)
 
 
-def _silent(desk: Desk, query: Query, found: np.ndarray) -> np.ndarray:
-    """1 where nothing that the query found by itself is as relevant as its guardrail asks."""
-    return (~_inside(query, found[:, 0]).any(axis=1)).astype(np.float32)
-
-
-def _inside(query: Query, found: np.ndarray) -> np.ndarray:
+def _inside(query: Query | play.Batch, found: np.ndarray) -> np.ndarray:
     """Which answers [n, k] rank high enough for the guardrail: relevance falls linearly with the rank."""
     relevance = 1 - np.arange(found.shape[1]) / found.shape[1]
     return (found >= 0) & (relevance[None] >= query.least_relevance[:, None])
 
 
-def _outside(query: Query, found: np.ndarray, searched: np.ndarray, dataset: Dataset) -> np.ndarray:
+def _outside(desk: Desk, batch: play.Batch, found: np.ndarray) -> np.ndarray:
     """Whether the best answer of a query lies outside its guardrails, [n]."""
-    table = dataset.table_of[np.maximum(found[:, 0, 0], 0)]
-    return ~_inside(query, found[:, 0])[:, 0] | (table != searched)
+    table = desk.dataset.table_of[np.maximum(found[:, 0, 0], 0)]
+    return ~_inside(batch, found[:, 0])[:, 0] | (table != batch.searched)
 
 
 def _recall(anchors: Anchors, found: np.ndarray) -> float:
@@ -463,9 +483,8 @@ def _recall(anchors: Anchors, found: np.ndarray) -> float:
     return float((found[asked] == anchors.truth[asked][:, None]).any(axis=1).mean()) if asked.any() else 0.0
 
 
-def _separation(relevance: np.ndarray, relation: np.ndarray) -> float:
+def _gap(ours: np.ndarray, others: np.ndarray) -> float:
     """Mean reading of believed partners less that of the others, nats a token."""
-    ours, others = relevance[relation > UNRELATED], relevance[relation == UNRELATED]
     return float(ours.mean() - others.mean()) if len(ours) and len(others) else 0.0
 
 

@@ -41,7 +41,10 @@ def start(state: learner.State, replicas: int, key: chex.PRNGKey) -> learner.Sta
 
 def place(tree: chex.ArrayTree, mesh: Mesh, axis: str | None = AXIS) -> chex.ArrayTree:
     """Puts leaves [R, ..] onto the mesh, one shard a device; whole onto every device with `axis` None."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(axis)))
+    strong = jax.tree.map(
+        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.asarray(x, x.dtype), tree
+    )
+    return jax.device_put(strong, NamedSharding(mesh, PartitionSpec(axis)))
 
 
 def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
@@ -66,8 +69,8 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
 
     @partial(jax.jit, donate_argnums=0, in_shardings=(split, split, whole), out_shardings=(split, whole))
     def run(state: learner.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
-        state, metrics = mapped(state, batches, tables)
-        return state, jax.tree.map(jnp.mean, metrics)
+        moved, metrics = mapped(state, batches, tables)
+        return jax.tree.map(_strong, moved), jax.tree.map(jnp.mean, metrics)
 
     return run
 
@@ -93,6 +96,11 @@ def average(state: learner.State) -> learner.State:
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
     """The first replica's leaves, [R, ..] -> [..] on the host: after a merge all that is averaged is equal."""
     return jax.tree.map(lambda x: np.asarray(x[0]), tree)
+
+
+def _strong(x: chex.Array) -> chex.Array:
+    """The same without the weak type of a Python number, which would make another program of a round."""
+    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.asarray(x, x.dtype)
 
 
 def _mean(x: chex.Array) -> chex.Array:

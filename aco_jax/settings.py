@@ -46,7 +46,7 @@ class RunConfig:
     candidates: int = bounded(8, 2, 64)  # K
     rewrites: int = bounded(2, 0, tasks.SUBQUERIES)  # M
     planted: float = bounded(0.5, 0, 1)  # share of anchors that are planted copies
-    hidden: float = bounded(0.3, 0, 1)  # share of planted anchors whose answer is taken out: NULL is right
+    hidden: float = bounded(0.5, 0, 1)  # share of anchors whose answer is taken out: NULL is right
     temperature: float = bounded(0.5, 0, 10)  # of asking and rewriting
     keep: int = bounded(3, 1)  # checkpoints
 

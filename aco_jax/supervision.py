@@ -281,7 +281,7 @@ def plant(
     copy = evidence.describe(index, dataset.table_of[originals], copies)
     record = neighbours(dataset, index, copy, problem.table[rows], problem.record.shape[1])
     record[:, -1] = np.where((record == originals[:, None]).any(axis=1), record[:, -1], originals)
-    seen, validity, _ = observe_new(problem, index, copy, record, rows)
+    seen, validity, _ = observe_new(problem, index, copy, record, rows, np.zeros(len(rows), bool))
     known = np.where((record == originals[:, None]) & ~contradicted[:, None], relation, UNRELATED)
     belief = Belief(
         relation=np.where(record >= 0, known, UNKNOWN)[:, None].astype(np.int32),
@@ -292,20 +292,32 @@ def plant(
 
 
 def observe_new(
-    problem: Problem, index: evidence.Index, described: evidence.Description, record: np.ndarray, rows: np.ndarray
+    problem: Problem,
+    index: evidence.Index,
+    described: evidence.Description,
+    record: np.ndarray,
+    rows: np.ndarray,
+    standing: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Evidence [r, K, F], validity and plain score [r, K] of any candidates `record` [r, K], -1 where empty.
 
     Args:
         described: r records, each in the place of the anchor of list rows[i]; they may be new.
         rows: [r] lists.
+        standing: [r] bool, described i is the anchor itself, whose compared pairs need no second look.
     """
     left, slots = np.nonzero(record >= 0)
     facts = np.zeros((*record.shape, len(evidence.FACTS)), np.float32)
     validity = np.zeros(record.shape, np.float32)
-    facts[left, slots], validity[left, slots] = evidence.compare(
-        index, described, index.records, left, record[left, slots]
-    )
+    place = _place(problem, problem.anchor[rows][left], record[left, slots])
+    known = standing[left] & (place >= 0)
+    earlier = (problem.direction[rows] > 0)[left[known], None]
+    held = problem.facts[place[known]]
+    facts[left[known], slots[known]] = np.where(earlier, held, evidence.swap(held))
+    validity[left[known], slots[known]] = problem.validity[place[known]]
+    left, slots = left[~known], slots[~known]
+    compared = evidence.compare(index, described, index.records, left, record[left, slots])
+    facts[left, slots], validity[left, slots] = compared
     row_of = np.zeros((problem.size, int(problem.table.max()) + 1), np.int64)
     row_of[problem.anchor, problem.table] = np.arange(len(problem.anchor))
     reverse = row_of[np.maximum(record, 0), problem.home[rows][:, None]]
@@ -325,6 +337,14 @@ def neighbours(
         found = nearest(described.text[mine], index.records.text[start:end], k)[0]
         record[mine] = np.where(found >= 0, found + start, -1)
     return record
+
+
+def _place(problem: Problem, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The numbers of pairs of records [n] among the compared pairs, -1 where they are not."""
+    code = problem.pair[:, 0].astype(np.int64) * problem.size + problem.pair[:, 1]
+    wanted = np.minimum(left, right).astype(np.int64) * problem.size + np.maximum(left, right)
+    place = np.minimum(np.searchsorted(code, wanted), len(code) - 1)
+    return np.where(code[place] == wanted, place, -1)
 
 
 def _view(

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 
 from aco_jax import checkpoints, learner, prepare, progress, replay, replicas, supervision, transitions
 from aco_jax.agents import actor, reward
@@ -118,23 +119,23 @@ def start(config: TrainConfig, agents: learner.Config, desk: prepare.Desk) -> Ru
     )
 
 
-def _steps(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mesh):
+def _steps(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mesh: Mesh):
     """(number, stage, run -> (run, metrics)) of the whole run."""
     shared = prepare.tables(desk)
     pretrain = replicas.make_round(
         partial(learner.pretrain_step, config=agents, rate=config.train.pretrain_rate), replicas.average, mesh
     )
     play = replicas.make_round(partial(learner.local_step, config=agents), partial(replicas.merge, config=agents), mesh)
-    yield 0, "judging", partial(believe, config, agents, desk)
+    yield 0, "judging", partial(believe, config, agents, desk, mesh)
     first = 1 + config.train.pretrain_rounds
     for step in range(1, first):
         last = step == first - 1
-        yield step, "pretraining", partial(_pretrain, config, desk, shared, pretrain, step, last)
+        yield step, "pretraining", partial(_pretrain, config, desk, mesh, shared, pretrain, step, last)
     for number in range(config.train.rounds):
-        yield first + number, "rounds", partial(_round, config, agents, desk, shared, play, number)
+        yield first + number, "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
 
-def believe(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, run: Run):
+def believe(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mesh: Mesh, run: Run):
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
     believed, everything = run.believed, jax.tree.map(jnp.asarray, supervision.everything(desk.problem))
     metrics: dict[str, float] = {}
@@ -157,27 +158,26 @@ def believe(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, run
     averaged = run.state.averaged
     trained = averaged.params["ranker"] | {"judge": _spread(params, config.train.replicas)}
     averaged = dataclasses.replace(averaged, params=averaged.params | {"ranker": trained})
-    return dataclasses.replace(
-        run, state=dataclasses.replace(run.state, averaged=averaged), believed=believed, logits=logits
-    ), metrics
+    state = replicas.place(dataclasses.replace(run.state, averaged=averaged), mesh)
+    return dataclasses.replace(run, state=state, believed=believed, logits=logits), metrics
 
 
-def _pretrain(config, desk, shared, advance, step: int, last: bool, run: Run):
+def _pretrain(config, desk, mesh, shared, advance, step: int, last: bool, run: Run):
     each = max(1, config.train.pretrain_batch // config.train.replicas)
-    material = prepare.lessons(desk, config, 0, step, config.train.pretrain_steps, each)
+    material = prepare.lessons(desk, config, step, config.train.pretrain_steps, each)
     state, metrics = advance(run.state, material, shared)
     if last:
-        state = _graduate(state)
+        state = replicas.place(_graduate(state), mesh)
     counted = {"tokens/pretraining": float(sum((x > 0).sum() for x in jax.tree.leaves(material)))}
     return dataclasses.replace(run, state=state), metrics | counted
 
 
-def _round(config, agents, desk, shared, advance, number: int, run: Run):
+def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     params = replicas.first(run.state.averaged.params)
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
     state, metrics = advance(run.state, material, shared)
     if number == 0:
-        state = _fit_bins(state, agents)
+        state = replicas.place(_fit_bins(state, agents), mesh)
     return dataclasses.replace(run, state=state), metrics | measured
 
 

@@ -23,9 +23,8 @@ def main() -> None:
     config = launch.typed(settings.TrainConfig)
     workdir = Path(flags.FLAGS.workdir)
     dataset = configuration.open_run(config, workdir)
-    summary = train.train(config, dataset, workdir)
-    rows = answer.relate(workdir, dataset)
-    answer.write_relations(workdir / "relations.csv", rows)
+    train.train(config, dataset, workdir)
+    rows, summary = answer.finish(workdir, dataset)
     if config.data.path:
         evaluate.write_report(workdir)
     else:

@@ -83,9 +83,7 @@ def state_tokens(config: Config, factors: chex.Array) -> chex.Array:
     return config.state_token + factors + jnp.broadcast_to(offsets, factors.shape)
 
 
-def reason_source(
-    config: Config, action: chex.Array, anchor: chex.Array, candidate: chex.Array
-) -> chex.Array:
+def reason_source(config: Config, action: chex.Array, anchor: chex.Array, candidate: chex.Array) -> chex.Array:
     """What a reason is generated from: action, anchor and candidate tokens, [B], [B, T1], [B, T2] -> [B, S]."""
     sep = jnp.full((action.shape[0], 1), config.sep, jnp.int32)
     return sequences.join([config.action_token + action[:, None], anchor, sep, candidate])
@@ -135,9 +133,7 @@ def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) ->
     log_reason, _ = transformer.sequence_log_prob(
         params, config.model, batch.reason_source, batch.reason, _facts(config, batch.reason_source)
     )
-    reason = jnp.mean(
-        jax.vmap(policy_gradient.reinforce_loss)(jnp.sum(log_reason, axis=-1), batch.reason_advantage)
-    )
+    reason = jnp.mean(jax.vmap(policy_gradient.reinforce_loss)(jnp.sum(log_reason, axis=-1), batch.reason_advantage))
     total = (
         mean(sampled)
         + config.exact_weight * mean(exact)

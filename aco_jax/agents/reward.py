@@ -49,11 +49,7 @@ class Config:
     @property
     def dropout_rates(self) -> tuple[float, ...]:
         """The dropout rate of each text head."""
-        return (
-            (0.0,) * self.scalar_heads
-            + (self.dropout_rate,) * self.dropout_heads
-            + (0.0,) * self.gaussian_heads
-        )
+        return (0.0,) * self.scalar_heads + (self.dropout_rate,) * self.dropout_heads + (0.0,) * self.gaussian_heads
 
 
 class EvidenceHead(nn.Module):

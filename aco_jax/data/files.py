@@ -100,9 +100,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _delimited(path: Path, text: str) -> Rows:
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True
-    )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
     columns: tuple[str, ...] = ()
     cells: list[list[str]] = []
     places: list[str] = []
@@ -153,9 +151,7 @@ def _json_object(place: str, line: str) -> dict[str, str]:
         raise InputError(f"{place}: {name} is no JSON number, expected a number or null")
 
     try:  # numbers keep the digits they were written with
-        found = json.loads(
-            line, object_pairs_hook=once, parse_int=str, parse_float=str, parse_constant=no_number
-        )
+        found = json.loads(line, object_pairs_hook=once, parse_int=str, parse_float=str, parse_constant=no_number)
     except json.JSONDecodeError as error:
         raise InputError(f"{place}, column {error.colno}: {error.msg}, expected one JSON object") from None
     except RecursionError:
@@ -171,7 +167,5 @@ def _json_text(place: str, name: str, value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InputError(
-            f"{place}, column {name!r}: a JSON {type(value).__name__}, expected text, a number or null"
-        )
+        raise InputError(f"{place}, column {name!r}: a JSON {type(value).__name__}, expected text, a number or null")
     return value

@@ -318,9 +318,7 @@ def _records(rows: Rows, cells: Mapping[str, list[str]], dataset: Dataset, side:
     found = np.empty(len(rows.cells), dtype=np.int32)
     for i, (name, text) in enumerate(zip(tables, cells[column], strict=True)):
         if name not in names:
-            raise InputError(
-                f"{rows.places[i]}, column {table_column!r}: no table {name!r}, expected {listed(names)}"
-            )
+            raise InputError(f"{rows.places[i]}, column {table_column!r}: no table {name!r}, expected {listed(names)}")
         if (name, text) not in dataset.index:
             raise InputError(f"{rows.places[i]}, column {column!r}: no id {text!r} in {name}, expected one")
         found[i] = dataset.index[name, text]

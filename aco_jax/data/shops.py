@@ -118,9 +118,7 @@ def describe(rng: np.random.Generator, product: Product, style: Style, difficult
         in_column = fact in style.columns and rng.random() >= 0.2 * difficulty
         if in_column:
             cells[fact] = words
-        in_title = fact in ("line", "noun") or rng.random() < (0.5 if in_column else 0.7) * (
-            1.0 - 0.3 * difficulty
-        )
+        in_title = fact in ("line", "noun") or rng.random() < (0.5 if in_column else 0.7) * (1.0 - 0.3 * difficulty)
         if in_title:
             title[fact] = words
         elif not in_column:
@@ -138,9 +136,7 @@ def describe(rng: np.random.Generator, product: Product, style: Style, difficult
     return {style.columns[fact]: _cased(style, fact, words) for fact, words in cells.items()}
 
 
-def describe_more(
-    rng: np.random.Generator, product: Product, style: Style, difficulty: float
-) -> tuple[str, str]:
+def describe_more(rng: np.random.Generator, product: Product, style: Style, difficulty: float) -> tuple[str, str]:
     """(weight, warranty) as the shop words them: what a later delivery adds."""
     weight = measure_text("kilogram", product.weight, style.unit)
     warranty = _say(rng, style, WARRANTIES[product.warranty], difficulty)
@@ -169,22 +165,14 @@ def _facts(rng: np.random.Generator, product: Product, style: Style, difficulty:
         "colour": _say(rng, style, COLOURS[int(known["colour"])], difficulty),
         "pack": _say(rng, style, PACKS[int(known["pack"])], difficulty) if "pack" in said else "",
     }
-    kept = {
-        f: text
-        for f, text in facts.items()
-        if text and (f in said or rng.random() >= 0.05 + 0.15 * difficulty)
-    }
+    kept = {f: text for f, text in facts.items() if text and (f in said or rng.random() >= 0.05 + 0.15 * difficulty)}
     if rng.random() < 0.95 - 0.15 * difficulty:
         kept["code"] = _code(rng, product.code, style, difficulty)
     return kept
 
 
 def _features(rng: np.random.Generator, product: Product, style: Style, difficulty: float) -> list[str]:
-    said = [
-        _say(rng, style, f, difficulty)
-        for f in product.kind.features
-        if rng.random() < 0.9 - 0.3 * difficulty
-    ]
+    said = [_say(rng, style, f, difficulty) for f in product.kind.features if rng.random() < 0.9 - 0.3 * difficulty]
     said += [filler for filler in style.fillers if rng.random() < 0.05 + 0.2 * difficulty]
     return [said[i] for i in rng.permutation(len(said))]
 

@@ -96,6 +96,9 @@ def denoise(rng: np.random.Generator, setting: Setting, records: Sequence[int], 
     special = setting.tokenizer.special
     body = encode(setting, corrupted, records, setting.source_length - 1)
     body = np.where(masked[:, None], noise.span_mask(rng, body, special), body)
+    # What is known of a record may come from another table: half the sources bear another table's tag.
+    others = np.array([special.table(_other_table(rng, setting, record)) for record in records], np.int32)
+    body[:, 0] = np.where(rng.random(len(rows)) < 0.5, others, body[:, 0])
     body[rng.random(len(rows)) < alone] = 0
     target = encode(setting, rows, records, setting.target_length - 1)
     return _examples(_begin(body, special.denoise), _end(setting, target), DENOISE, records)
@@ -107,8 +110,9 @@ def ask(rng: np.random.Generator, setting: Setting, records: Sequence[int], unre
     apart = rng.random(len(records)) < unrelated
     relations = np.where(apart, UNRELATED, rng.integers(1, len(setting.dataset.relations) + 1, len(records)))
     searched = [_other_table(rng, setting, record) for record in records]
+    pools = [_pool(setting, table, records) for table in range(len(setting.dataset.tables))]
     rows = [
-        setting.dataset.row(_stranger(rng, setting, anchor, table)) if far else anchor
+        setting.dataset.row(_stranger(rng, setting, anchor, pools[table])) if far else anchor
         for anchor, table, far in zip(anchors, searched, apart, strict=True)
     ]
     source = ask_sources(setting, anchors, records, relations)
@@ -194,11 +198,17 @@ def _other_table(rng: np.random.Generator, setting: Setting, record: int) -> int
     return table + (table >= own)
 
 
-def _stranger(rng: np.random.Generator, setting: Setting, anchor: Mapping[str, str], table: int) -> int:
-    """The one of four random records of a table that shares least with the anchor, by weight of rare words."""
-    start, stop = setting.dataset.offsets[table : table + 2]
-    drawn = [int(record) for record in rng.integers(start, stop, 4)]
-    bag, rarity = _bag(anchor), setting.rarity[table]
+def _pool(setting: Setting, table: int, records: Sequence[int]) -> np.ndarray:
+    """The members of a table among `records`, so that others stay unseen; all members where there are none."""
+    chosen = np.unique(np.asarray(records, np.int64))
+    mine = chosen[setting.dataset.table_of[chosen] == table]
+    return mine if len(mine) else np.flatnonzero(setting.dataset.table_of == table)
+
+
+def _stranger(rng: np.random.Generator, setting: Setting, anchor: Mapping[str, str], pool: np.ndarray) -> int:
+    """The one of four random records of a pool that shares least with the anchor, by weight of rare words."""
+    drawn = [int(record) for record in rng.choice(pool, 4)]
+    bag, rarity = _bag(anchor), setting.rarity[int(setting.dataset.table_of[drawn[0]])]
     return min(drawn, key=lambda r: sum(rarity[part] for part in bag & set(_parts(setting.dataset.text(r)))))
 
 

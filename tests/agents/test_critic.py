@@ -156,7 +156,7 @@ def test_it_reads_the_states_of_the_decision_process() -> None:
     assert len(everything[0]) <= 16
 
 
-CHAIN, GAMMA = 5, 0.9
+CHAIN, DISCOUNT = 5, 0.9
 
 
 def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,7 +175,7 @@ def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     q = np.zeros((CHAIN, 3))
     for _ in range(300):
         v = np.append(q[:-1, :2].max(axis=1), 0.0)
-        q = np.where(np.arange(3) == 2, 0.0, r + GAMMA * p @ v)
+        q = np.where(np.arange(3) == 2, 0.0, r + DISCOUNT * p @ v)
     return p, r, q
 
 
@@ -191,7 +191,7 @@ def chain_batch(config: critic.Config, target: chex.ArrayTree, key: jax.Array, c
         factors_tm1=jnp.asarray(s)[:, None],
         a_tm1=jnp.asarray(a),
         r_t=jnp.asarray(r[s, a], jnp.float32),
-        discount_t=jnp.where(then == CHAIN - 1, 0.0, GAMMA),
+        discount_t=jnp.where(then == CHAIN - 1, 0.0, DISCOUNT),
         factors_t=then[:, None],
         valid_t=valid[then],
         p_next=jnp.asarray(p[s, a], jnp.float32),
@@ -202,7 +202,9 @@ def chain_batch(config: critic.Config, target: chex.ArrayTree, key: jax.Array, c
 
 def test_the_chains_best_values_are_approached() -> None:
     """Both targets have Q* as their fixed point, so an error in either would show in their mixture."""
-    config = critic.Config((CHAIN,), 3, 16, heads=1, layers=1, mlp_width=32, discount=GAMMA, huber=0.0, target_rate=0.1)
+    config = critic.Config(
+        (CHAIN,), 3, 16, heads=1, layers=1, mlp_width=32, discount=DISCOUNT, huber=0.0, target_rate=0.1
+    )
     assert config.model_weight == 0.5
     optimiser = optax.adam(optax.linear_schedule(5e-3, 0.0, 1000))
 

@@ -1,0 +1,182 @@
+"""What the language models learn from: the form of every example, and where its words come from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aco_jax.data import records, tasks, tokens
+
+LEFT = pd.DataFrame(
+    {
+        "id": ["a", "b", "c", "d"],
+        "name": ["sony bravia kdl40v2500 television", "bosch drill gsr18", "canon ixus 95is camera", "plain mug"],
+        "maker": ["sony", "bosch", "canon", ""],
+        "price": ["399.90", "89.50", "120.25", "4.75"],
+    }
+)
+RIGHT = pd.DataFrame(
+    {
+        "id": ["p", "q", "r", "s"],
+        "name": ["bravia television kdl40v2500", "gsr18 cordless drill", "ixus 95is digital camera", "glass jug"],
+        "maker": ["sony", "bosch", "canon", "leerdam"],
+        "price": ["402.00", "91.00", "119.00", "6.35"],
+    }
+)
+RELATIONS = (records.Relation("same", "one thing"), records.Relation("fits", "goes with"))
+
+
+@pytest.fixture(scope="module")
+def setting():
+    dataset = records.from_frames({"left": LEFT, "right": RIGHT}, RELATIONS)
+    texts = [dataset.text(record) for record in range(dataset.size)]
+    return tasks.fit(dataset, tokens.train(texts * 3, 460), source_length=40, target_length=20)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def many(setting, times=20):
+    return np.tile(np.arange(setting.dataset.size), times)
+
+
+def words_of(setting, row):
+    return setting.tokenizer.decode(row).split()
+
+
+def test_amounts_are_never_asked_about(setting):
+    assert setting.silent == {"price"}
+    assert setting.titles == ("name", "name")
+
+
+@pytest.mark.parametrize("task", [tasks.denoise, tasks.ask, tasks.rewrite])
+def test_examples_are_padded_int32_that_end(setting, task):
+    found = task(rng(), setting, many(setting))
+    each = tasks.SUBQUERIES if task is tasks.rewrite else 1
+    assert found.source.shape == (160 * each, 40)
+    assert found.target.shape == (160 * each, 20)
+    np.testing.assert_array_equal(found.record, np.repeat(many(setting), each))
+    for array in found:
+        assert array.dtype == np.int32
+    for array in (found.source, found.target):
+        filled = array > 0
+        np.testing.assert_array_equal(filled, np.sort(filled, axis=1)[:, ::-1])
+    last = found.target[np.arange(len(found.target)), (found.target > 0).sum(axis=1) - 1]
+    np.testing.assert_array_equal(last, setting.tokenizer.special.eos)
+
+
+def test_the_same_seed_gives_the_same_examples(setting):
+    for task in (tasks.denoise, tasks.ask, tasks.rewrite):
+        for a, b in zip(task(rng(), setting, range(8)), task(rng(), setting, range(8)), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_denoise_restores_the_record(setting):
+    found = tasks.denoise(rng(), setting, many(setting))
+    special = setting.tokenizer.special
+    np.testing.assert_array_equal(found.source[:, 0], special.denoise)
+    rows = [setting.dataset.row(record) for record in range(8)]
+    clean = tasks.encode(setting, rows, range(8), 19)
+    for target, record in zip(found.target, found.record, strict=True):
+        np.testing.assert_array_equal(target[target > special.eos], clean[record][clean[record] > 0])
+    alone = (found.source > 0).sum(axis=1) == 1
+    assert 0 < alone.mean() < 0.3
+    assert (found.source == special.mask).any(axis=1).mean() > 0.2
+
+
+def guard(setting, target):
+    special = setting.tokenizer.special
+    sep = int(np.flatnonzero(target == special.sep)[0])
+    columns = target[2:sep] - special.first_column
+    return target[0] - special.first_table, target[1] - special.first_level, columns, target[sep + 1 :]
+
+
+def test_a_related_query_speaks_of_what_the_anchor_shows(setting):
+    found = tasks.ask(rng(), setting, many(setting), unrelated=0.0)
+    special = setting.tokenizer.special
+    names = setting.dataset.columns
+    for source, target, record in zip(found.source, found.target, found.record, strict=True):
+        assert source[0] == special.ask
+        assert source[1] in (special.relation(1), special.relation(2))
+        table, level, columns, words = guard(setting, target)
+        assert table == 1 - setting.dataset.table_of[record]
+        assert 0 <= level <= 4
+        assert 1 <= len(columns) <= 3
+        assert "price" not in {names[column] for column in columns}
+        assert np.isin(words[words > special.eos], source).all()
+
+
+def test_codes_come_first_and_stand_in_the_order_of_the_record(setting):
+    found = tasks.ask(rng(), setting, np.zeros(60, int), unrelated=0.0)
+    said = [words_of(setting, guard(setting, target)[3]) for target in found.target]
+    shown = [any("kdl40v2500" in word for word in words_of(setting, source)) for source in found.source]
+    with_code = [any("kdl40v2500" in word for word in words) for words in said]
+    assert np.mean(with_code) > 0.5
+    assert not any(code and not seen for code, seen in zip(with_code, shown, strict=True))
+    assert ["bravia", "kdl40v2500", "television"] in [[word for word in words if word != "sony"] for words in said]
+
+
+def test_an_unrelated_query_is_about_another_record_of_the_searched_table(setting):
+    found = tasks.ask(rng(), setting, many(setting), unrelated=1.0)
+    special = setting.tokenizer.special
+    np.testing.assert_array_equal(found.source[:, 1], special.relation(0))
+    for source, target, record in zip(found.source, found.target, found.record, strict=True):
+        table, level, _, words = guard(setting, target)
+        assert level == 0
+        said = set(words_of(setting, words))
+        start, stop = setting.dataset.offsets[table : table + 2]
+        assert any(said <= set(setting.dataset.text(other).split()) for other in range(start, stop))
+        assert len(said & set(setting.dataset.text(record).split())) <= 1
+        assert source[0] == special.ask
+
+
+def test_records_left_out_are_never_shown(setting):
+    found = tasks.ask(rng(), setting, np.tile([0, 1, 4, 5], 30), unrelated=1.0)
+    said = {word for target in found.target for word in words_of(setting, guard(setting, target)[3])}
+    assert said <= set(" ".join(setting.dataset.text(record) for record in (0, 1, 4, 5)).split())
+
+
+def test_subqueries_are_numbered_and_self_contained(setting):
+    found = tasks.rewrite(rng(), setting, np.zeros(30, int))
+    special = setting.tokenizer.special
+    np.testing.assert_array_equal(found.target[:, 0], np.tile([special.level(m) for m in range(3)], 30))
+    assert (found.source[:, 0] == special.rewrite).all()
+    assert ((found.source == special.sep).sum(axis=1) == 1).all()
+    names, codes = found.target[0::3], found.target[1::3]
+    assert not any(any(s.isdigit() for s in setting.tokenizer.decode(row)) for row in names)
+    with_code = [words_of(setting, row) for row in codes]
+    assert any("sony" in words and any("2500" in word for word in words) for words in with_code)
+
+
+def test_sources_for_use_have_the_form_of_the_examples(setting):
+    special = setting.tokenizer.special
+    rows = [setting.dataset.row(0), setting.dataset.row(4)]
+    asked = tasks.ask_sources(setting, rows, [0, 4], [1, 0])
+    np.testing.assert_array_equal(asked[:, 0], special.ask)
+    np.testing.assert_array_equal(asked[:, 1], [special.relation(1), special.relation(0)])
+    np.testing.assert_array_equal(asked[:, 2], [special.table(0), special.table(1)])
+    queries = setting.tokenizer.encode(["sony kdl40v2500", "bravia"], 10)
+    written = tasks.rewrite_sources(setting, rows, [0, 4], queries)
+    assert written.shape == (2, 40)
+    for row, query in zip(written, queries, strict=True):
+        sep = int(np.flatnonzero(row == special.sep)[0])
+        after = row[sep + 1 :]
+        np.testing.assert_array_equal(after[after > 0], query[query > 0])
+
+
+def test_fact_tokens_hold_digits(setting):
+    facts = tasks.fact_tokens(setting.tokenizer)
+    assert facts.shape == (setting.tokenizer.vocab_size,)
+    ids = setting.tokenizer.encode_lists(["40 v"])[0]
+    assert [bool(facts[i]) for i in ids if setting.tokenizer.decode([i])] == [True, False]
+    assert not facts[: setting.tokenizer.special.count].any()
+
+
+def test_more_tables_are_all_searched():
+    frames = {"x": LEFT, "y": RIGHT, "z": LEFT.assign(id=["e", "f", "g", "h"])}
+    dataset = records.from_frames(frames)
+    found = tasks.fit(dataset, tokens.train([dataset.text(r) for r in range(12)], 460), 40, 20)
+    asked = tasks.ask(rng(), found, np.zeros(40, int))
+    assert set(asked.target[:, 0] - found.tokenizer.special.first_table) == {1, 2}
