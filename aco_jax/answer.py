@@ -27,7 +27,7 @@ from aco_jax.data.records import Dataset, InputError, Pairs
 from aco_jax.models import judge
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig, learner_config
-from aco_jax.types import UNRELATED
+from aco_jax.types import UNRELATED, Params
 
 Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
 COLUMNS = ("ltable", "ltable_id", "rtable", "rtable_id", "relation", "probability")

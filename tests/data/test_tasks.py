@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,6 +118,22 @@ def test_codes_come_first_and_stand_in_the_order_of_the_record(setting):
     assert np.mean(with_code) > 0.5
     assert not any(code and not seen for code, seen in zip(with_code, shown, strict=True))
     assert ["bravia", "kdl40v2500", "television"] in [[word for word in words if word != "sony"] for words in said]
+
+
+def test_words_beyond_a_cut_source_are_not_asked_for(setting):
+    tight = dataclasses.replace(setting, source_length=10)
+    found = tasks.ask(rng(), tight, many(setting), unrelated=0.0)
+    for source, target in zip(found.source, found.target, strict=True):
+        words = guard(setting, target)[3]
+        assert np.isin(words[words > setting.tokenizer.special.eos], source).all()
+
+
+def test_a_code_takes_the_place_of_other_words(setting):
+    code = setting.tokenizer.encode_lists(["kdl40v2500"])[0]
+    tight = dataclasses.replace(setting, target_length=setting.guard_columns + 4 + len(code))
+    found = tasks.ask(rng(), tight, np.zeros(60, int), unrelated=0.0)
+    said = [setting.tokenizer.decode(guard(setting, target)[3]) for target in found.target]
+    assert np.mean([text == "kdl40v2500" for text in said]) > 0.5
 
 
 def test_an_unrelated_query_is_about_another_record_of_the_searched_table(setting):

@@ -1,0 +1,144 @@
+"""The ranker: orders that are always valid, cross-fitting, readings that count when revealed, near-duplicates."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aco_jax.agents import ranker
+from aco_jax.models import judge, transformer
+from aco_jax.types import UNKNOWN, Belief, Candidates
+
+MODEL = transformer.Config(
+    vocab_size=40, width=16, heads=2, encoder_layers=1, decoder_layers=1, mlp_width=16, max_length=12
+)
+CONFIG = ranker.Config(model=MODEL, judge=judge.Config(columns=(0, 1, 2), members=2, widths=(8, 8)))
+B, ROWS, K, F = 3, 2, 4, 3
+
+
+@pytest.fixture(scope="module")
+def params() -> chex.ArrayTree:
+    start = ranker.init(jax.random.key(0), CONFIG)
+    weights = jnp.arange(8, dtype=jnp.float32).reshape(2, 1, 4) / 4
+    return start | {"weights": weights, "verdict": jnp.array([[2.0, 0, -2], [-2, 0, 2]])}
+
+
+def make(seed: int = 0) -> tuple[Candidates, Belief]:
+    rng = np.random.default_rng(seed)
+    shape = (B, ROWS, K)
+    record = rng.integers(0, 9, shape)
+    record[:, 1, 2:] = -1
+    relation = np.zeros(shape, np.int32)
+    relation[:2, 0, 1] = 1
+    candidates = Candidates(
+        record=jnp.asarray(record, jnp.int32),
+        evidence=jnp.asarray(rng.normal(size=(*shape, F)), jnp.float32),
+        validity=jnp.asarray(rng.random(shape), jnp.float32),
+        reading=jnp.asarray(rng.normal(size=shape), jnp.float32),
+        tokens=jnp.ones(shape, jnp.int32),
+    )
+    belief = Belief(
+        relation=jnp.asarray(np.where(record >= 0, relation, UNKNOWN)),
+        weight=jnp.array([1.0, 0.5, 1.0]),
+        planted=jnp.zeros(B, bool),
+    )
+    return candidates, belief
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_orders_are_permutations_with_the_empty_last(params: chex.ArrayTree, temperature: float) -> None:
+    candidates, _ = make()
+    found = ranker.rank(params, CONFIG, candidates, jax.random.key(1), temperature)
+    order = np.asarray(found.permutation)
+    np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(ROWS * K), (B, 1)))
+    empty = np.asarray(candidates.record).reshape(B, -1) < 0
+    for row in range(B):
+        assert empty[row][order[row][-2:]].all()
+    assert np.isfinite(found.log_prob).all()
+
+
+def test_readings_count_only_where_revealed(params: chex.ArrayTree) -> None:
+    candidates, _ = make()
+    other = dataclasses.replace(candidates, reading=candidates.reading + 1)
+    hidden = [ranker.member_scores(params, CONFIG, c, False) for c in (candidates, other)]
+    revealed = [ranker.member_scores(params, CONFIG, c, True) for c in (candidates, other)]
+    np.testing.assert_array_equal(*hidden)
+    assert float(jnp.max(jnp.abs(revealed[0] - revealed[1]))) > 0.1
+
+
+def test_gain_is_that_of_the_two_by_three_table() -> None:
+    """H[R] - sum_o p(o) H[R given o] in float64, with p(related) = sigmoid(score)."""
+    verdict = np.array([[2.0, 0, -2], [-2, 0, 2]])
+    given = np.exp(verdict) / np.exp(verdict).sum(axis=1, keepdims=True)
+
+    def entropy(p: np.ndarray) -> float:
+        return float(-(p * np.log(p)).sum())
+
+    for score in (-3.0, 0.0, 1.5):
+        p = 1 / (1 + np.exp(-score))
+        joint = np.array([1 - p, p])[:, None] * given
+        told = joint.sum(axis=0)
+        expected = entropy(np.array([1 - p, p])) - sum(t * entropy(joint[:, o] / t) for o, t in enumerate(told))
+        found = ranker._gain(jnp.asarray(verdict, jnp.float32), jnp.array([score]))
+        np.testing.assert_allclose(found, [expected], atol=1e-5)
+
+
+def test_a_member_learns_from_its_own_fold_only(params: chex.ArrayTree) -> None:
+    candidates, belief = make()
+
+    def gradient(fold: list[int]) -> chex.ArrayTree:
+        return jax.grad(lambda p: ranker.loss(p, CONFIG, candidates, belief, jnp.array(fold))[0])(params)["judge"]
+
+    def size(tree: chex.ArrayTree, member: int) -> float:
+        return sum(float(jnp.sum(jnp.abs(leaf[member]))) for leaf in jax.tree.leaves(tree))
+
+    only_first, planted = gradient([0, 0, 0]), gradient([-1, -1, -1])
+    assert size(only_first, 0) > 0
+    assert size(only_first, 1) == 0
+    assert size(planted, 0) > 0
+    assert size(planted, 1) > 0
+
+
+def test_nothing_believed_and_no_weight_change_nothing(params: chex.ArrayTree) -> None:
+    candidates, belief = make()
+    fold = jnp.array([-1, -1, -1])
+    weightless = dataclasses.replace(belief, weight=belief.weight.at[1].set(0))
+    other = dataclasses.replace(weightless, relation=weightless.relation.at[1, 0, 0].set(1))
+    first, second = (ranker.loss(params, CONFIG, candidates, b, fold)[1]["list_mle"] for b in (weightless, other))
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
+def test_the_policy_gradient_raises_what_was_rewarded(params: chex.ArrayTree) -> None:
+    candidates, _ = make()
+    order = ranker.rank(params, CONFIG, candidates, jax.random.key(2), 1.0, revealed=False).permutation
+    advantage = jnp.array([1.0, 0.0, 0.0])
+
+    def loss(p: chex.ArrayTree) -> chex.Array:
+        return ranker.policy_loss(p, CONFIG, candidates, order, advantage)
+
+    grads = jax.grad(loss)(params)
+    assert sum(float(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(grads["judge"])) > 0
+    moved = jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
+    assert float(loss(moved)) < float(loss(params))
+
+
+def test_near_duplicates_are_penalised_and_others_are_not(params: chex.ArrayTree) -> None:
+    rng = np.random.default_rng(0)
+    subqueries = rng.integers(5, 40, (16, 2, 6))
+    subqueries[3, 1] = subqueries[3, 0]
+    found = np.asarray(ranker.penalty(params, CONFIG, jnp.asarray(subqueries, jnp.int32)))
+    assert found[3] == found.max()
+    assert found[3] > 0
+    assert np.median(found) == 0
+
+
+def test_reading_is_the_mean_log_probability_of_the_query(params: chex.ArrayTree) -> None:
+    queries, records = jnp.array([[7, 8, 2, 0], [9, 2, 0, 0]]), jnp.array([[7, 8, 9, 0], [7, 8, 0, 0]])
+    found = ranker.read(params["reader"], CONFIG, queries, records)
+    log_prob, mask = transformer.sequence_log_prob(params["reader"], MODEL, records, queries)
+    np.testing.assert_allclose(found, (log_prob * mask).sum(axis=1) / mask.sum(axis=1), rtol=1e-6)
