@@ -22,6 +22,7 @@ from aco_jax.ops import divergence, policy_gradient, states, values
 from aco_jax.types import Metrics, Params, Preference, Transition
 
 LANGUAGE = ("base", "rewriter", "ranker", "reward")  # agents with supervised lessons
+WARM_UP = 20  # supervised steps over which the rate rises
 AGENTS = ("base", "rewriter", "ranker", "reward", "critic", "actor")
 
 
@@ -51,6 +52,7 @@ class Config:
     rates: Rates = field(default_factory=Rates)
     clip: float = 1.0  # greatest norm of an agent's gradient
     steps: int = 100  # local steps of the run, over which exploration is annealed
+    pretrain_steps: int = 200  # supervised steps of the run, over which their rate falls to 0
     replay_capacity: int = 4096  # transitions of this replica's shard
     replay_batch: int = 128
     priority_exponent: float = 0.6  # 0 draws uniformly
@@ -170,7 +172,9 @@ def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config
         return sum(losses.values()), metrics
 
     (_, metrics), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
-    averaged = _update(state.averaged, grads, config, dict.fromkeys(LANGUAGE, rate))
+    warm = jnp.minimum(1.0, (state.step + 1) / WARM_UP)
+    now = rate * warm * (1 + jnp.cos(jnp.pi * state.step / config.pretrain_steps)) / 2
+    averaged = _update(state.averaged, grads, config, dict.fromkeys(LANGUAGE, now))
     return dataclasses.replace(state, averaged=averaged, step=state.step + 1), metrics
 
 
@@ -411,7 +415,7 @@ def _lesson_losses(
     return {agent: value for agent, (value, _) in found.items()}, metrics
 
 
-def _update(averaged: Averaged, grads: dict[str, Params], config: Config, rates: dict[str, float]) -> Averaged:
+def _update(averaged: Averaged, grads: dict[str, Params], config: Config, rates: dict[str, chex.Numeric]) -> Averaged:
     """One step of Adam for each agent named in `rates`."""
     params, moments = dict(averaged.params), dict(averaged.moments)
     for name, rate in rates.items():

@@ -68,6 +68,7 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
     split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
     @partial(jax.jit, donate_argnums=0, in_shardings=(split, split, whole), out_shardings=(split, whole))
+    @chex.assert_max_traces(n=1)
     def run(state: learner.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
         moved, metrics = mapped(state, batches, tables)
         return jax.tree.map(_strong, moved), jax.tree.map(jnp.mean, metrics)

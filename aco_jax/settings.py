@@ -35,11 +35,11 @@ class ModelConfig:
 class RunConfig:
     """Lengths of the stages and shapes of a round."""
 
-    pretrain_rounds: int = bounded(12, 0)
+    pretrain_rounds: int = bounded(8, 0)
     pretrain_steps: int = bounded(24, 1)  # steps a supervised round
     pretrain_batch: int = bounded(32, 1)  # examples a step, of all replicas together
-    pretrain_rate: float = bounded(2e-3, 0, 1)
-    rounds: int = bounded(16, 0)
+    pretrain_rate: float = bounded(3e-3, 0, 1)
+    rounds: int = bounded(12, 0)
     merge_every: int = bounded(4, 1)
     replicas: int = bounded(2, 1, 1024)
     anchors_per_step: int = bounded(16, 2, 4096)  # B of each replica
@@ -155,6 +155,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         rates=agents.rates,
         clip=agents.clip,
         steps=config.train.rounds * config.train.merge_every,
+        pretrain_steps=max(1, config.train.pretrain_rounds * config.train.pretrain_steps),
         replay_capacity=max(
             agents.replay_capacity // config.train.replicas, config.train.anchors_per_step * walk.max_steps
         ),

@@ -44,11 +44,11 @@ def get_config() -> ConfigDict:
 
     # Length of the run; budgets are in steps, for clocks would break exact resume
     config.train = train = ConfigDict()
-    train.pretrain_rounds = 12  # rounds of supervised start before any play
+    train.pretrain_rounds = 8  # rounds of supervised start before any play
     train.pretrain_steps = 24  # steps a supervised round
     train.pretrain_batch = 32  # examples a step, of all replicas together
-    train.pretrain_rate = 2e-3  # learning rate of the supervised start
-    train.rounds = 16  # rounds of prepare, play, learn, merge
+    train.pretrain_rate = 3e-3  # highest learning rate of the supervised start; cosine to 0
+    train.rounds = 12  # rounds of prepare, play, learn, merge
     train.merge_every = 4  # local steps a round
     train.replicas = 2  # spread over the devices there are
     train.anchors_per_step = 16  # B, of each replica

@@ -77,7 +77,7 @@ def test_gradient_is_that_of_the_enumerated_expectation(params: chex.ArrayTree) 
 
     def expected(p: chex.ArrayTree) -> chex.Array:
         pi = jnp.exp(actor.act(p, config, batch.factors, batch.valid))
-        return -jnp.sum((jnp.sum(pi * jnp.where(batch.valid, batch.q, 0), axis=1) * batch.mask)) / 2
+        return -jnp.sum(jnp.sum(pi * jnp.where(batch.valid, batch.q, 0), axis=1) * batch.mask) / 2
 
     ours = jax.grad(lambda p: actor.loss(p, config, batch, 0.0)[0])(params)
     chex.assert_trees_all_close(ours, jax.grad(expected)(params), atol=1e-5)

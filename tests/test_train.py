@@ -1,0 +1,227 @@
+"""The whole loop at its smallest: resume, gold, replicas, and who may move whom."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from functools import partial
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aco_jax import answer, checkpoints, configuration, learner, play, prepare, replicas, settings, train
+from aco_jax.agents import actor, base
+from aco_jax.data import catalogue, records
+from aco_jax.settings import TrainConfig
+
+SAME = records.SAME
+
+
+def tiny_config(path: Path) -> TrainConfig:
+    """The smoke config, smaller still."""
+    config = importlib.import_module("configs.smoke").get_config()
+    config.data.path = str(path)
+    config.train.update(pretrain_rounds=1, pretrain_steps=2, rounds=2, merge_every=1, anchors_per_step=4, candidates=3)
+    config.model.update(width=16, mlp_width=16)
+    config.environment.max_steps = 8
+    return configuration.from_dict(TrainConfig, config.to_dict())
+
+
+@pytest.fixture(scope="module")
+def shops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shops with their gold beside them."""
+    folder = tmp_path_factory.mktemp("shops")
+    catalogue.generate(0, shops=2, size=24, difficulty=0.2).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(shops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    workdir = tmp_path_factory.mktemp("whole")
+    config = tiny_config(shops)
+    dataset = configuration.open_run(config, workdir)
+    train.train(config, dataset, workdir)
+    answer.finish(workdir, dataset)
+    return workdir
+
+
+def final_state(workdir: Path, config: TrainConfig, dataset: records.Dataset) -> train.Run:
+    desk = train.open_desk(config, dataset, workdir)
+    agents = settings.learner_config(config, dataset, desk.tokenizer)
+    found = checkpoints.restore(workdir / "checkpoints", train.start(config, agents, desk))
+    assert found is not None
+    return found[1]
+
+
+def as_arrays(tree: chex.ArrayTree) -> chex.ArrayTree:
+    def plain(x: chex.Array) -> np.ndarray:
+        return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+    return jax.tree.map(plain, tree)
+
+
+def test_stopping_and_going_on_without_gold_gives_the_same_bits(
+    shops: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the supervised round and again after a round of the loop, with the gold files gone."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in shops.glob("*.csv"):
+        if path.stem not in ("matches", "valid", "train", "test"):
+            (bare / path.name).write_bytes(path.read_bytes())
+    config, dataset = tiny_config(shops), records.read_folder(bare, relations=SAME)
+    whole = records.read_folder(shops, relations=SAME)
+    assert dataset.fingerprint == whole.fingerprint
+    save, workdir = checkpoints.save, tmp_path / "stopped"
+    workdir.mkdir()
+
+    def save_and_stop(folder: Path, step: int, *rest: object, last: int) -> None:
+        save(folder, step, *rest)
+        if step == last:
+            raise KeyboardInterrupt
+
+    for last in (1, 2):
+        monkeypatch.setattr(checkpoints, "save", partial(save_and_stop, last=last))
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config, dataset, workdir)
+    monkeypatch.setattr(checkpoints, "save", save)
+    train.train(config, dataset, workdir)
+    ours, theirs = (final_state(folder, config, whole) for folder in (finished, workdir))
+    chex.assert_trees_all_equal(as_arrays(ours), as_arrays(theirs))
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (finished, workdir)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_finished_run_leaves_its_files(shops: Path, finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert {"fingerprint", "versions", "seconds", "tokens", "counts", "label_free"} <= set(summary)
+    assert summary["seconds"]["compilation"] > 0
+    rows = answer.relate(finished, records.read_folder(shops, relations=SAME))
+    assert len(rows) == summary["counts"]["pairs stated"]
+    for *_, relation, probability in rows:
+        assert relation == "same"
+        assert 0.5 < probability <= 1
+
+
+def test_pairs_asked_for_are_answered_each_in_order(shops: Path, finished: Path) -> None:
+    dataset = records.read_folder(shops, relations=SAME)
+    left, right = np.arange(3), int(dataset.offsets[1]) + np.arange(3)
+    rows = answer.relate(finished, dataset, records.Pairs(left, right, None))
+    assert [(row[0], row[1]) for row in rows] == [dataset.key(int(record)) for record in left]
+    assert all(row[4] in ("same", "unrelated") and 0 <= row[5] <= 1 for row in rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    config: TrainConfig
+    agents: learner.Config
+    state: learner.State
+    material: play.Batch
+    tables: learner.Tables
+
+
+@pytest.fixture(scope="module")
+def parts(shops: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """Four replicas before their first round, and what they are to play."""
+    config = tiny_config(shops)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, replicas=4))
+    dataset = records.read_folder(shops, relations=SAME)
+    desk = train.open_desk(config, dataset, tmp_path_factory.mktemp("desk"))
+    agents = settings.learner_config(config, dataset, desk.tokenizer)
+    run = train.start(config, agents, desk)
+    params = replicas.first(run.state.averaged.params)
+    material, _ = prepare.round_material(desk, config, agents, params, run.believed, 0)
+    return Parts(config, agents, run.state, material, prepare.tables(desk))
+
+
+def test_replicas_own_disjoint_anchors_and_keys(parts: Parts) -> None:
+    rows = [set(np.asarray(parts.material.anchor[replica]).ravel().tolist()) for replica in range(4)]
+    assert not any(rows[i] & rows[j] for i in range(4) for j in range(i))
+    keys = np.asarray(jax.random.key_data(parts.state.key))
+    assert len({tuple(key) for key in keys.tolist()}) == 4
+
+
+@pytest.mark.slow
+def test_one_and_four_devices_agree_and_nothing_is_traced_twice(parts: Parts) -> None:
+    """After two rounds: integers equal, floats within 1e-5; the round is one program."""
+    ends = []
+    for count in (1, 4):
+        mesh = jax.make_mesh(
+            (count,), (replicas.AXIS,), devices=jax.devices()[:count], axis_types=(jax.sharding.AxisType.Auto,)
+        )
+        step, merge = partial(learner.local_step, config=parts.agents), partial(replicas.merge, config=parts.agents)
+        advance = replicas.make_round(step, merge, mesh)
+        state = replicas.place(jax.tree.map(jnp.copy, parts.state), mesh)
+        for _ in range(2):
+            state, metrics = advance(state, parts.material, parts.tables)
+        assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+        ends.append(as_arrays(state))
+    for ours, theirs in zip(*map(jax.tree.leaves, ends), strict=True):
+        if np.issubdtype(ours.dtype, np.integer):
+            np.testing.assert_array_equal(ours, theirs)
+        else:
+            np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
+    averaged = jax.tree.leaves(ends[0].averaged)
+    assert all((leaf == leaf[:1]).all() for leaf in averaged)
+    assert (ends[0].counts.increment == 0).all()
+
+
+def test_a_penalty_changes_its_own_agents_advantage_only(parts: Parts) -> None:
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
+    params = jax.tree.map(lambda x: x[0], parts.state.averaged.params)
+    ranked = play.rank(params["ranker"], parts.agents.ranker, batch, jax.random.key(0), 0.3)
+    decision = jnp.where(batch.candidates.record >= 0, 0, -1).reshape(4, -1)
+    none = {name: jnp.zeros(4) for name in ("base", "rewriter", "ranker")}
+
+    def shared(penalties: dict[str, chex.Array]) -> play.Shared:
+        return play.share(batch, ranked, decision, penalties, jnp.zeros(4), 0.2, 0.5)
+
+    before = shared(none)
+    for name in none:
+        after = shared(none | {name: jnp.array([1.0, 0, 0, 0])})
+        for other in none:
+            same = bool(jnp.all(getattr(before, other) == getattr(after, other)))
+            assert same == (other != name)
+
+
+def test_actor_and_base_do_not_move_each_other(parts: Parts) -> None:
+    """The actor's loss has no gradient in the base's parameters and the other way round."""
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
+    params = jax.tree.map(lambda x: x[0], parts.state.averaged.params)
+    agents = parts.agents
+
+    def base_loss(p: dict) -> chex.Array:
+        return base.policy_loss(p["base"], agents.base, batch.ask_source, batch.written, jnp.ones(4), batch.searched)[0]
+
+    def actor_loss(p: dict) -> chex.Array:
+        length = batch.reason_source.shape[0]
+        shape = (length, len(agents.actor.factor_sizes))
+        fixed = actor.Batch(
+            factors=jnp.zeros(shape, jnp.int32),
+            valid=jnp.ones((length, agents.actor.actions), bool),
+            action=jnp.zeros(length, jnp.int32),
+            mu=jnp.ones(length),
+            advantage=jnp.ones(length),
+            q=jnp.zeros((length, agents.actor.actions)),
+            old_log_pi=jnp.zeros((length, agents.actor.actions)),
+            mask=jnp.ones(length, bool),
+            reason_source=batch.reason_source,
+            reason=batch.reason,
+            reason_advantage=jnp.ones(length),
+        )
+        return actor.loss(p["actor"], agents.actor, fixed, jnp.float32(0))[0]
+
+    for loss, own in ((base_loss, "base"), (actor_loss, "actor")):
+        grads = jax.grad(loss)(params)
+        moved = {name: sum(float(jnp.sum(jnp.abs(g))) for g in jax.tree.leaves(grads[name])) for name in grads}
+        assert moved[own] > 0
+        assert all(size == 0 for name, size in moved.items() if name != own)
