@@ -192,7 +192,7 @@ def prepare(
     reading[anchor, row, slot] = readings(desk, agents, reader, batch, anchor, record[anchor, row, slot])
     batch = dataclasses.replace(batch, candidates=dataclasses.replace(batch.candidates, reading=reading))
     place = np.argmax(np.where(record[:, 0] >= 0, score[:, 0], -1.0), axis=1)
-    reasons = give_reasons(desk, agents, params, anchors, record, place, jax.random.fold_in(key, 2))
+    batch = give_reasons(desk, agents, params, anchors, batch, place, jax.random.fold_in(key, 2))
     relation = batch.belief.relation
     metrics = {
         "base/query_outside": float(_outside(desk, batch, found).mean()),
@@ -204,7 +204,7 @@ def prepare(
         "tokens/rewritten": float((batch.subquery > 0).sum()),
         "tokens/read": float(batch.candidates.tokens.sum()),
     }
-    return dataclasses.replace(batch, **reasons), metrics
+    return batch, metrics
 
 
 def answers(
@@ -376,22 +376,18 @@ def give_reasons(
     agents: learner.Config,
     params: dict[str, Params],
     anchors: Anchors,
-    record: np.ndarray,
+    batch: play.Batch,
     place: np.ndarray,
     key: jax.Array,
-) -> dict[str, np.ndarray]:
-    """A sampled reason for stating relation 1 of one candidate of row 0 each, and what it adds to the reward."""
-    owner = desk.problem.anchor[anchors.row]
-    length = desk.texts.shape[1]
-    ours = tasks.encode(desk.setting, anchors.rows, owner, length)
+) -> play.Batch:
+    """The batch with a sampled reason for stating relation 1 of candidate `place` [n] of row 0, and its worth."""
+    record = batch.candidates.record
+    ours = tasks.encode(desk.setting, anchors.rows, desk.problem.anchor[anchors.row].tolist(), desk.texts.shape[1])
     theirs = desk.texts[np.maximum(record[np.arange(len(place)), 0, place], 0)]
-    source, reason, value = _reasons(params, agents, ours, theirs, key)
-    return {
-        "reason_place": place.astype(np.int32),
-        "reason_source": np.asarray(source),
-        "reason": np.asarray(reason),
-        "reason_value": np.asarray(value),
-    }
+    source, reason, value = (np.asarray(x) for x in _reasons(params, agents, ours, theirs, key))
+    return dataclasses.replace(
+        batch, reason_place=place.astype(np.int32), reason_source=source, reason=reason, reason_value=value
+    )
 
 
 @partial(jax.jit, static_argnames="config")

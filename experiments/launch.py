@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from aco_jax import configuration
 from aco_jax.data.records import InputError
@@ -18,6 +18,7 @@ WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
 
 def run(main: Callable[[], None]) -> None:
     """Parses the command line, then calls `main`; never returns."""
+    logging.set_verbosity(logging.WARNING)
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 

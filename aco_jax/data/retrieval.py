@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from aco_jax.data.records import Dataset
 
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says at length what it does
 EMPTY = -1
 BLOCK = 512  # queries whose scores are held at a time
 
