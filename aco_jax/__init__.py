@@ -10,9 +10,11 @@ The rooms, by layer; a room imports from the layers above it in this list only:
   3  agents         base, rewriter, ranker, reward, critic, actor: Config, init, a verb, loss
      environment    the decision process; transitions, exploration, replay, shared_reward
      supervision    what is believed without labels
-  4  learner        one replica's state and its local step
+  4  play           one replica's episodes
+     learner        one replica's state and its local step
      replicas       the mesh, the round, the merge
-  5  checkpoints, configuration, progress, report, evaluation, baselines
+  5  checkpoints, configuration, settings, progress, svg, report, evaluation, baselines
+     desk           what is fitted to the tables once
      prepare        the host's half of a round: asking, searching, comparing
-     train, adapt, answer
+     train          the host loop; answer relates records with what was learned
 """

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aco_jax import checkpoints, configuration, environment, learner, play, prepare, progress, replicas, supervision
+from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import actor, ranker, reward
 from aco_jax.data.records import Dataset, InputError, Pairs
@@ -105,7 +106,7 @@ def estimate(found: Judged) -> dict[str, float]:
     }
 
 
-def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner.Config, prepare.Desk, training.Run]:
+def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner.Config, desks.Desk, training.Run]:
     """The run of a workdir and a desk for these tables, the run's own or others."""
     config = configuration.read(workdir, TrainConfig)
     desk = training.open_desk(config, dataset, workdir)
@@ -127,7 +128,7 @@ def write_relations(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows((*row[:-1], f"{row[-1]:.4f}") for row in rows)
 
 
-def walk(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, run: training.Run) -> Walked:
+def walk(config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run) -> Walked:
     """Lets the actor walk every list, its own query's answers in view with the likeliest candidates."""
     averaged = replicas.first(run.state.averaged)
     edges = replicas.first(run.state.edges)
@@ -147,7 +148,7 @@ def walk(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, run: t
     return Walked(record, decision, logit, revealed, int(tokens.sum()))
 
 
-def judged(agents: learner.Config, desk: prepare.Desk, run: training.Run, walked: Walked) -> Judged:
+def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: Walked) -> Judged:
     """The posterior of every compared pair from both directions, and which of them the actor states."""
     problem, params = desk.problem, replicas.first(run.state.averaged.params)["ranker"]
     everything = jax.tree.map(jnp.asarray, supervision.everything(problem))
@@ -165,7 +166,7 @@ def judged(agents: learner.Config, desk: prepare.Desk, run: training.Run, walked
     return Judged(posterior=posterior, stated=stated, related=stated & (posterior > 0.5))
 
 
-def rows_of(desk: prepare.Desk, found: Judged, pairs: Pairs | None) -> list[Row]:
+def rows_of(desk: desks.Desk, found: Judged, pairs: Pairs | None) -> list[Row]:
     """Rows of the related pairs, likeliest first; or of the pairs asked for, in their order."""
     problem, dataset = desk.problem, desk.dataset
     name = dataset.relations[0].name
@@ -183,9 +184,7 @@ def rows_of(desk: prepare.Desk, found: Judged, pairs: Pairs | None) -> list[Row]
     return rows
 
 
-def examples(
-    agents: learner.Config, desk: prepare.Desk, run: training.Run, rows: Sequence[Row]
-) -> list[dict[str, Any]]:
+def examples(agents: learner.Config, desk: desks.Desk, run: training.Run, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Some stated relations with the actor's reason for each, as the report shows them."""
     if not rows:
         return []
@@ -211,7 +210,7 @@ def examples(
 def _walk_chunk(
     config: TrainConfig,
     agents: learner.Config,
-    desk: prepare.Desk,
+    desk: desks.Desk,
     run: training.Run,
     averaged: learner.Averaged,
     edges: states.Edges,
@@ -220,7 +219,7 @@ def _walk_chunk(
 ) -> tuple[np.ndarray, ...]:
     """record, decision, logit, revealed [n, L] and tokens [n] of lists `rows`."""
     still = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
-    params, anchors = averaged.params, prepare.standing(desk, rows)
+    params, anchors = averaged.params, desks.standing(desk, rows)
     batch, *_ = prepare.answers(desk, still, agents, params, run.believed, anchors, jax.random.key(0))
     batch = dataclasses.replace(batch, fold=_folds(run, len(desk.problem.anchor))[rows])
     prior = np.asarray(run.believed.prior)[desk.problem.kind[rows]]
@@ -239,7 +238,7 @@ def _walk_chunk(
 
 
 def _reveal(
-    desk: prepare.Desk,
+    desk: desks.Desk,
     agents: learner.Config,
     params: dict[str, Params],
     batch: play.Batch,

@@ -1,13 +1,9 @@
-"""The host's half of a round: ask, rewrite, search, compare, read; then arrays for the jitted half.
-
-All randomness comes from (seed, stage, round), so a run that goes on prepares what it would have prepared.
-"""
+"""The host's half of a round: ask, rewrite, search, compare, read; then arrays for the jitted half."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -16,104 +12,14 @@ import numpy as np
 
 from aco_jax import learner, play, supervision
 from aco_jax.agents import actor, base, ranker, reward, rewriter
-from aco_jax.data import evidence, noise, retrieval, tasks, tokens
-from aco_jax.data.records import Dataset
-from aco_jax.data.tokens import Tokenizer
+from aco_jax.data import evidence, retrieval, tasks
+from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose
 from aco_jax.models import quantization
 from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
 
-LESSONS, ANCHORS, KEYS = 1, 2, 3  # stages of the host's randomness
 CHUNK = 256  # rows that a model reads at once on the host's behalf
 READING_SHIFT, READING_CLIP = 1.0, 3.0  # nats a token
-POOL = 64  # records a contradiction draws its facts from
-
-
-@dataclass(frozen=True)
-class Desk:
-    """All that is fitted to the tables once, and never by a gradient."""
-
-    dataset: Dataset
-    tokenizer: Tokenizer
-    setting: tasks.Setting
-    index: evidence.Index
-    lexical: retrieval.Lexical
-    problem: supervision.Problem
-    texts: np.ndarray  # [N, T] int32, records as the reward model reads them
-    asks: np.ndarray  # [N, S] int32, records as base and reader read them
-    facts: np.ndarray  # [V] bool
-
-
-@dataclass(frozen=True)
-class Anchors:
-    """n anchors: their lists, what stands in the anchor's place, and what is known of the answer."""
-
-    row: np.ndarray  # [n] int32, lists
-    rows: Sequence[Mapping[str, str]]  # n, column -> text
-    planted: np.ndarray  # [n] bool
-    truth: np.ndarray  # [n] int32 record that is the answer, -1 for NULL or where nothing is known
-    hidden: np.ndarray  # [n] int32 record left out of the candidates, -1
-    weight: np.ndarray  # [n] float32 of what is believed
-
-
-def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
-    """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
-    sizes = config.model
-    if tokenizer is None:
-        tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
-    setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
-    index = evidence.fit(dataset)
-    lexical = retrieval.fit_lexical(dataset)
-    lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
-    problem = supervision.prepare(dataset, index, lists)
-    records = range(dataset.size)
-    rows = [dataset.row(r) for r in records]
-    return Desk(
-        dataset=dataset,
-        tokenizer=tokenizer,
-        setting=setting,
-        index=index,
-        lexical=lexical,
-        problem=problem,
-        texts=tasks.encode(setting, rows, records, sizes.text_length),
-        asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
-        facts=tasks.fact_tokens(tokenizer),
-    )
-
-
-def tables(desk: Desk) -> learner.Tables:
-    """What the jitted half reads of the tables."""
-    return learner.Tables(texts=jnp.asarray(desk.texts), facts=jnp.asarray(desk.facts))
-
-
-def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> learner.Lessons:
-    """Supervised examples for every replica and step of supervised round `number`, leaves [R, steps, batch, ..]."""
-    rng = np.random.default_rng([config.seed, LESSONS, number])
-    replicas = config.train.replicas
-    count = replicas * steps * batch
-
-    def draw(n: int) -> list[int]:
-        return rng.integers(0, desk.dataset.size, n).tolist()
-
-    thirds = (count // 3, count - 2 * (count // 3), count // 3)
-    parts = [
-        tasks.denoise(rng, desk.setting, draw(thirds[0])),
-        tasks.ask(rng, desk.setting, draw(thirds[1])),
-        _head(tasks.rewrite(rng, desk.setting, draw(-(-thirds[2] // tasks.SUBQUERIES))), thirds[2]),
-    ]
-    mixed = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = rng.permutation(count)
-    source, target, kind, _ = (column[order] for column in mixed)
-    rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES))), count)
-    asking = tasks.ask(rng, desk.setting, draw(count), unrelated=0.0)
-    pairs = _pairs_to_read(desk, rng, count)
-    found = learner.Lessons(
-        base=base.SftBatch(source, target, kind),
-        rewriter=rewriter.SftBatch(rewriting.source, rewriting.target),
-        reader=ranker.SftBatch(asking.source, asking.target),
-        responses=pairs,
-    )
-    return jax.tree.map(lambda x: x.reshape(replicas, steps, batch, *x.shape[1:]), found)
 
 
 def round_material(
@@ -134,44 +40,6 @@ def round_material(
     first = number * len(anchors.row)
     batch = dataclasses.replace(batch, query=np.arange(first, first + len(anchors.row), dtype=np.int32))
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics
-
-
-def choose(
-    desk: Desk, config: TrainConfig, believed: supervision.State, rng: np.random.Generator, number: int
-) -> Anchors:
-    """The anchors of a round. Replicas own disjoint lists, and go through them in an order of their own."""
-    run, problem = config.train, desk.problem
-    each = run.merge_every * run.anchors_per_step
-    rows = np.concatenate(
-        [_turn(config, len(problem.anchor), replica, number, each) for replica in range(run.replicas)]
-    )
-    planted = rng.random(len(rows)) < run.planted
-    taken = rng.random(len(rows)) < run.hidden
-    target, weight = np.asarray(believed.target)[rows], np.asarray(believed.weight)[rows]
-    partner = np.where(target >= 0, problem.record[rows, np.maximum(target, 0)], -1)
-    original = problem.record[rows, np.maximum(target, 0)]
-    planted &= original >= 0
-    contents, truth, hidden = [], np.full(len(rows), -1), np.full(len(rows), -1)
-    pool = [desk.dataset.row(int(r)) for r in rng.integers(0, desk.dataset.size, POOL)]
-    for i, row in enumerate(rows):
-        if not planted[i]:
-            contents.append(desk.dataset.row(int(problem.anchor[row])))
-            # A hidden match: the partner is taken out, and NULL is right.
-            hidden[i] = partner[i] if taken[i] else -1
-            truth[i] = -1 if taken[i] else partner[i]
-            continue
-        copied = desk.dataset.row(int(original[i]))
-        changed = noise.contradict(rng, copied, pool) if taken[i] else copied
-        contents.append(noise.corrupt(rng, changed, rng.uniform(0.1, 0.5)))
-        truth[i] = -1 if taken[i] else original[i]
-    return Anchors(
-        row=rows,
-        rows=contents,
-        planted=planted,
-        truth=truth,
-        hidden=hidden,
-        weight=np.where(planted, 1.0, weight).astype(np.float32),
-    )
 
 
 def prepare(
@@ -255,19 +123,6 @@ def answers(
         reason_value=np.zeros(count, np.float32),
     )
     return batch, found, score
-
-
-def standing(desk: Desk, rows: np.ndarray) -> Anchors:
-    """The records of lists `rows` as they stand in the tables, nothing known and nothing hidden."""
-    nobody = np.full(len(rows), -1)
-    return Anchors(
-        row=rows,
-        rows=[desk.dataset.row(int(record)) for record in desk.problem.anchor[rows]],
-        planted=np.zeros(len(rows), bool),
-        truth=nobody,
-        hidden=nobody,
-        weight=np.zeros(len(rows), np.float32),
-    )
 
 
 def subqueries(
@@ -405,19 +260,6 @@ def _reasons(params: dict[str, Params], agents: learner.Config, ours: jax.Array,
     return source, reason, with_reason - plain
 
 
-def _turn(config: TrainConfig, lists: int, replica: int, number: int, count: int) -> np.ndarray:
-    """The lists that a replica takes in a round: its own share, shuffled anew each time it is through."""
-    own = np.arange(replica, lists, config.train.replicas)
-    first = number * count
-    taken: list[int] = []
-    for position in range(first, first + count):
-        epoch, place = divmod(position, len(own))
-        if not taken or place == 0:
-            order = np.random.default_rng([config.seed, ANCHORS, replica, epoch]).permutation(own)
-        taken.append(order[place])
-    return np.array(taken, np.int32)
-
-
 def _tables_of(desk: Desk, anchors: Anchors) -> np.ndarray:
     """The table whose columns a row has: a planted copy keeps those of the record it was made of."""
     own = desk.dataset.table_of[desk.problem.anchor[anchors.row]]
@@ -451,16 +293,6 @@ def _first_only(record: np.ndarray) -> np.ndarray:
     return np.where(same.any(axis=2), -1, flat).reshape(record.shape)
 
 
-def _pairs_to_read(desk: Desk, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Responses for the reward model's trunk to learn the language of: [count, 2 T + reason + 3]."""
-    rows = rng.integers(0, len(desk.problem.anchor), count)
-    slot = rng.integers(0, 4, count) % desk.problem.record.shape[1]
-    other = desk.problem.record[rows, slot]
-    special = desk.tokenizer.special
-    stated = play.respond(special, desk.texts[desk.problem.anchor[rows]], desk.texts[np.maximum(other, 0)], 1)
-    return np.asarray(stated)
-
-
 def _inside(query: Query | play.Batch, found: np.ndarray) -> np.ndarray:
     """Which answers [n, k] rank high enough for the guardrail: relevance falls linearly with the rank."""
     relevance = 1 - np.arange(found.shape[1]) / found.shape[1]
@@ -482,7 +314,3 @@ def _recall(anchors: Anchors, found: np.ndarray) -> float:
 def _gap(ours: np.ndarray, others: np.ndarray) -> float:
     """Mean reading of believed partners less that of the others, nats a token."""
     return float(ours.mean() - others.mean()) if len(ours) and len(others) else 0.0
-
-
-def _head(examples: tasks.Examples, count: int) -> tasks.Examples:
-    return tasks.Examples(*(column[:count] for column in examples))

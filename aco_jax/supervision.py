@@ -14,7 +14,7 @@ import chex
 import numpy as np
 from flax import struct
 
-from aco_jax.data import evidence, noise
+from aco_jax.data import evidence
 from aco_jax.data.records import Dataset
 from aco_jax.data.retrieval import Lists, nearest
 from aco_jax.ops import calibration
@@ -254,41 +254,6 @@ def decide(problem: Problem, state: State, threshold: float = 0.5) -> Decisions:
     chosen = np.flatnonzero(posterior > threshold)
     chosen = chosen[np.argsort(-posterior[chosen], kind="stable")]
     return Decisions(problem.pair[chosen, 0], problem.pair[chosen, 1], posterior[chosen])
-
-
-def plant(
-    dataset: Dataset,
-    index: evidence.Index,
-    problem: Problem,
-    rows: np.ndarray,
-    seed: int,
-    relation: int = 1,
-    strength: float = 0.3,
-) -> tuple[Candidates, Belief]:
-    """Known answers: for lists `rows`, a rewritten copy of the best candidate takes the anchor's place.
-
-    Every other copy is contradicted first (its identity changed): then no candidate is its match.
-    Returns candidates and beliefs [r, 1, K], planted everywhere.
-    """
-    rng = np.random.default_rng(seed)
-    originals = problem.record[rows, 0]
-    contradicted = np.arange(len(rows)) % 2 == 1
-    pool = [dataset.row(int(r)) for r in rng.integers(0, dataset.size, 64)]
-    copies = []
-    for original, other in zip(originals, contradicted, strict=True):
-        row = dataset.row(int(original))
-        copies.append(noise.corrupt(rng, noise.contradict(rng, row, pool) if other else row, strength))
-    copy = evidence.describe(index, dataset.table_of[originals], copies)
-    record = neighbours(dataset, index, copy, problem.table[rows], problem.record.shape[1])
-    record[:, -1] = np.where((record == originals[:, None]).any(axis=1), record[:, -1], originals)
-    seen, validity, _ = observe_new(problem, index, copy, record, rows, np.zeros(len(rows), bool))
-    known = np.where((record == originals[:, None]) & ~contradicted[:, None], relation, UNRELATED)
-    belief = Belief(
-        relation=np.where(record >= 0, known, UNKNOWN)[:, None].astype(np.int32),
-        weight=np.ones(len(rows), np.float32),
-        planted=np.ones(len(rows), bool),
-    )
-    return _candidates(record, seen, validity), belief
 
 
 def observe_new(

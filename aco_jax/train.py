@@ -23,6 +23,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from aco_jax import checkpoints, learner, prepare, progress, replay, replicas, supervision, transitions
+from aco_jax import desk as desks
 from aco_jax.agents import actor, reward
 from aco_jax.data import tokens
 from aco_jax.data.records import Dataset
@@ -98,17 +99,17 @@ def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> Summary:
     return summary
 
 
-def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> prepare.Desk:
+def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Desk:
     """The desk of a workdir: its tokenizer is trained once and kept."""
     folder = workdir / "tokenizer"
     kept = tokens.load(folder) if (folder / "layout.json").is_file() else None
-    desk = prepare.open_desk(config, dataset, kept)
+    desk = desks.open_desk(config, dataset, kept)
     if kept is None:
         desk.tokenizer.save(folder)
     return desk
 
 
-def start(config: TrainConfig, agents: learner.Config, desk: prepare.Desk) -> Run:
+def start(config: TrainConfig, agents: learner.Config, desk: desks.Desk) -> Run:
     """A run in which nothing has been learned."""
     key = jax.random.key(config.seed)
     state = learner.init(key, agents)
@@ -119,9 +120,9 @@ def start(config: TrainConfig, agents: learner.Config, desk: prepare.Desk) -> Ru
     )
 
 
-def _steps(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mesh: Mesh):
+def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh):
     """(number, stage, run -> (run, metrics)) of the whole run."""
-    shared = prepare.tables(desk)
+    shared = desks.tables(desk)
     pretrain = replicas.make_round(
         partial(learner.pretrain_step, config=agents, rate=config.train.pretrain_rate), replicas.average, mesh
     )
@@ -135,7 +136,7 @@ def _steps(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mesh
         yield first + number, "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
 
-def believe(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mesh: Mesh, run: Run):
+def believe(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh, run: Run):
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
     believed, everything = run.believed, jax.tree.map(jnp.asarray, supervision.everything(desk.problem))
     metrics: dict[str, float] = {}
@@ -164,7 +165,7 @@ def believe(config: TrainConfig, agents: learner.Config, desk: prepare.Desk, mes
 
 def _pretrain(config, desk, mesh, shared, advance, step: int, last: bool, run: Run):
     each = max(1, config.train.pretrain_batch // config.train.replicas)
-    material = prepare.lessons(desk, config, step, config.train.pretrain_steps, each)
+    material = desks.lessons(desk, config, step, config.train.pretrain_steps, each)
     state, metrics = advance(run.state, material, shared)
     if last:
         state = replicas.place(_graduate(state), mesh)
@@ -213,7 +214,7 @@ def _spread(tree: Params, count: int) -> Params:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
 
 
-def summarise(config: TrainConfig, dataset: Dataset, desk: prepare.Desk, run: Run, clock: Clock, spent) -> Summary:
+def summarise(config: TrainConfig, dataset: Dataset, desk: desks.Desk, run: Run, clock: Clock, spent) -> Summary:
     """What summary.json holds."""
     return {
         "fingerprint": dataset.fingerprint,

@@ -1,4 +1,4 @@
-"""Supervision: the confident start, hidden matches, the prior, one-to-one, planted answers."""
+"""Supervision: the confident start, hidden matches, the prior, one-to-one."""
 
 from __future__ import annotations
 
@@ -74,11 +74,3 @@ def test_two_claims_are_seen_and_both_kept():
     np.testing.assert_allclose(sorted(state.several), [0.0, 1.0])
     found = supervision.decide(problem, state)
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == gold
-
-
-def test_planted_answers_are_known(parts):
-    dataset, index, problem = parts
-    candidates, belief = supervision.plant(dataset, index, problem, np.arange(3), seed=0)
-    assert belief.planted.all()
-    np.testing.assert_array_equal((belief.relation == 1).any(axis=(1, 2)), [True, False, True])
-    assert np.isfinite(candidates.evidence).all()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from aco_jax import answer, checkpoints, configuration, learner, play, prepare, replicas, settings, train
+from aco_jax import desk as desks
 from aco_jax.agents import actor, base
 from aco_jax.data import catalogue, records
 from aco_jax.settings import TrainConfig
@@ -140,7 +141,7 @@ def parts(shops: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     run = train.start(config, agents, desk)
     params = replicas.first(run.state.averaged.params)
     material, _ = prepare.round_material(desk, config, agents, params, run.believed, 0)
-    return Parts(config, agents, run.state, material, prepare.tables(desk))
+    return Parts(config, agents, run.state, material, desks.tables(desk))
 
 
 def test_replicas_own_disjoint_anchors_and_keys(parts: Parts) -> None:
@@ -148,6 +149,18 @@ def test_replicas_own_disjoint_anchors_and_keys(parts: Parts) -> None:
     assert not any(rows[i] & rows[j] for i in range(4) for j in range(i))
     keys = np.asarray(jax.random.key_data(parts.state.key))
     assert len({tuple(key) for key in keys.tolist()}) == 4
+
+
+def test_planted_answers_are_known(parts: Parts) -> None:
+    """Of a planted anchor one candidate at most is the answer, the copied record; elsewhere there is no more."""
+    batch = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[3:]), parts.material)
+    partners = (batch.belief.relation == 1).sum(axis=(1, 2))
+    assert partners.max() == 1
+    assert batch.belief.planted.any()
+    assert (batch.belief.weight[batch.belief.planted] == 1).all()
+    assert (batch.fold[batch.belief.planted] == -1).all()
+    assert (batch.belief.relation[batch.candidates.record < 0] == -1).all()
+    assert (batch.missed[~batch.belief.planted] == 0).all()
 
 
 @pytest.mark.slow

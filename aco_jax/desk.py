@@ -1,0 +1,188 @@
+"""What is fitted to the tables once, and what of it a round takes: lessons and anchors.
+
+All randomness comes from (seed, stage, round), so a run that goes on takes what it would have taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aco_jax import learner, play, supervision
+from aco_jax.agents import base, ranker, rewriter
+from aco_jax.data import evidence, noise, retrieval, tasks, tokens
+from aco_jax.data.records import Dataset
+from aco_jax.data.tokens import Tokenizer
+from aco_jax.settings import TrainConfig
+
+LESSONS, ANCHORS, KEYS = 1, 2, 3  # stages of the host's randomness
+POOL = 64  # records a contradiction draws its facts from
+
+
+@dataclass(frozen=True)
+class Desk:
+    """All that is fitted to the tables once, and never by a gradient."""
+
+    dataset: Dataset
+    tokenizer: Tokenizer
+    setting: tasks.Setting
+    index: evidence.Index
+    lexical: retrieval.Lexical
+    problem: supervision.Problem
+    texts: np.ndarray  # [N, T] int32, records as the reward model reads them
+    asks: np.ndarray  # [N, S] int32, records as base and reader read them
+    facts: np.ndarray  # [V] bool
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """n anchors: their lists, what stands in the anchor's place, and what is known of the answer."""
+
+    row: np.ndarray  # [n] int32, lists
+    rows: Sequence[Mapping[str, str]]  # n, column -> text
+    planted: np.ndarray  # [n] bool
+    truth: np.ndarray  # [n] int32 record that is the answer, -1 for NULL or where nothing is known
+    hidden: np.ndarray  # [n] int32 record left out of the candidates, -1
+    weight: np.ndarray  # [n] float32 of what is believed
+
+
+def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
+    """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
+    sizes = config.model
+    if tokenizer is None:
+        tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
+    setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
+    index = evidence.fit(dataset)
+    lexical = retrieval.fit_lexical(dataset)
+    lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
+    problem = supervision.prepare(dataset, index, lists)
+    records = range(dataset.size)
+    rows = [dataset.row(r) for r in records]
+    return Desk(
+        dataset=dataset,
+        tokenizer=tokenizer,
+        setting=setting,
+        index=index,
+        lexical=lexical,
+        problem=problem,
+        texts=tasks.encode(setting, rows, records, sizes.text_length),
+        asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
+        facts=tasks.fact_tokens(tokenizer),
+    )
+
+
+def tables(desk: Desk) -> learner.Tables:
+    """What the jitted half reads of the tables."""
+    return learner.Tables(texts=jnp.asarray(desk.texts), facts=jnp.asarray(desk.facts))
+
+
+def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> learner.Lessons:
+    """Supervised examples for every replica and step of supervised round `number`, leaves [R, steps, batch, ..]."""
+    rng = np.random.default_rng([config.seed, LESSONS, number])
+    replicas = config.train.replicas
+    count = replicas * steps * batch
+
+    def draw(n: int) -> list[int]:
+        return rng.integers(0, desk.dataset.size, n).tolist()
+
+    thirds = (count // 3, count - 2 * (count // 3), count // 3)
+    parts = [
+        tasks.denoise(rng, desk.setting, draw(thirds[0])),
+        tasks.ask(rng, desk.setting, draw(thirds[1])),
+        _head(tasks.rewrite(rng, desk.setting, draw(-(-thirds[2] // tasks.SUBQUERIES))), thirds[2]),
+    ]
+    mixed = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = rng.permutation(count)
+    source, target, kind, _ = (column[order] for column in mixed)
+    rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES))), count)
+    asking = tasks.ask(rng, desk.setting, draw(count), unrelated=0.0)
+    pairs = _pairs_to_read(desk, rng, count)
+    found = learner.Lessons(
+        base=base.SftBatch(source, target, kind),
+        rewriter=rewriter.SftBatch(rewriting.source, rewriting.target),
+        reader=ranker.SftBatch(asking.source, asking.target),
+        responses=pairs,
+    )
+    return jax.tree.map(lambda x: x.reshape(replicas, steps, batch, *x.shape[1:]), found)
+
+
+def choose(
+    desk: Desk, config: TrainConfig, believed: supervision.State, rng: np.random.Generator, number: int
+) -> Anchors:
+    """The anchors of a round. Replicas own disjoint lists, and go through them in an order of their own."""
+    run, problem = config.train, desk.problem
+    each = run.merge_every * run.anchors_per_step
+    rows = np.concatenate(
+        [_turn(config, len(problem.anchor), replica, number, each) for replica in range(run.replicas)]
+    )
+    planted = rng.random(len(rows)) < run.planted
+    taken = rng.random(len(rows)) < run.hidden
+    target, weight = np.asarray(believed.target)[rows], np.asarray(believed.weight)[rows]
+    partner = np.where(target >= 0, problem.record[rows, np.maximum(target, 0)], -1)
+    original = problem.record[rows, np.maximum(target, 0)]
+    planted &= original >= 0
+    contents, truth, hidden = [], np.full(len(rows), -1), np.full(len(rows), -1)
+    pool = [desk.dataset.row(int(r)) for r in rng.integers(0, desk.dataset.size, POOL)]
+    for i, row in enumerate(rows):
+        if not planted[i]:
+            contents.append(desk.dataset.row(int(problem.anchor[row])))
+            # A hidden match: the partner is taken out, and NULL is right.
+            hidden[i] = partner[i] if taken[i] else -1
+            truth[i] = -1 if taken[i] else partner[i]
+            continue
+        copied = desk.dataset.row(int(original[i]))
+        changed = noise.contradict(rng, copied, pool) if taken[i] else copied
+        contents.append(noise.corrupt(rng, changed, rng.uniform(0.1, 0.5)))
+        truth[i] = -1 if taken[i] else original[i]
+    return Anchors(
+        row=rows,
+        rows=contents,
+        planted=planted,
+        truth=truth,
+        hidden=hidden,
+        weight=np.where(planted, 1.0, weight).astype(np.float32),
+    )
+
+
+def standing(desk: Desk, rows: np.ndarray) -> Anchors:
+    """The records of lists `rows` as they stand in the tables, nothing known and nothing hidden."""
+    nobody = np.full(len(rows), -1)
+    return Anchors(
+        row=rows,
+        rows=[desk.dataset.row(int(record)) for record in desk.problem.anchor[rows]],
+        planted=np.zeros(len(rows), bool),
+        truth=nobody,
+        hidden=nobody,
+        weight=np.zeros(len(rows), np.float32),
+    )
+
+
+def _turn(config: TrainConfig, lists: int, replica: int, number: int, count: int) -> np.ndarray:
+    """The lists that a replica takes in a round: its own share, shuffled anew each time it is through."""
+    own = np.arange(replica, lists, config.train.replicas)
+    first = number * count
+    taken: list[int] = []
+    for position in range(first, first + count):
+        epoch, place = divmod(position, len(own))
+        if not taken or place == 0:
+            order = np.random.default_rng([config.seed, ANCHORS, replica, epoch]).permutation(own)
+        taken.append(order[place])
+    return np.array(taken, np.int32)
+
+
+def _pairs_to_read(desk: Desk, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Responses for the reward model's trunk to learn the language of: [count, 2 T + reason + 3]."""
+    rows = rng.integers(0, len(desk.problem.anchor), count)
+    slot = rng.integers(0, 4, count) % desk.problem.record.shape[1]
+    other = desk.problem.record[rows, slot]
+    special = desk.tokenizer.special
+    stated = play.respond(special, desk.texts[desk.problem.anchor[rows]], desk.texts[np.maximum(other, 0)], 1)
+    return np.asarray(stated)
+
+
+def _head(examples: tasks.Examples, count: int) -> tasks.Examples:
+    return tasks.Examples(*(column[:count] for column in examples))
