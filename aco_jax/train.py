@@ -22,7 +22,7 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 
-from aco_jax import checkpoints, learner, prepare, progress, replay, replicas, supervision, transitions
+from aco_jax import checkpoints, exploration, learner, prepare, progress, replay, replicas, supervision, transitions
 from aco_jax import desk as desks
 from aco_jax.agents import actor, reward
 from aco_jax.data import tokens
@@ -178,8 +178,8 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
     state, metrics = advance(run.state, material, shared)
     if number == 0:
-        state = replicas.place(_fit_bins(state, agents), mesh)
-    return dataclasses.replace(run, state=state), metrics | measured
+        state = replicas.place(_after_warm_up(state, agents), mesh)
+    return dataclasses.replace(run, state=state), metrics | measured | _visits(state, agents)
 
 
 def _graduate(state: learner.State) -> learner.State:
@@ -191,23 +191,39 @@ def _graduate(state: learner.State) -> learner.State:
     )
 
 
-def _fit_bins(state: learner.State, agents: learner.Config) -> learner.State:
-    """Fits the bins of the states to what the warm-up round saw, the same on all replicas, then never again.
+def _after_warm_up(state: learner.State, agents: learner.Config) -> learner.State:
+    """After the warm-up round: how much to explore, and the bins of the states, fitted once and the same everywhere.
 
-    Counts are cleared and the replay is recoded.
+    The first share of exploring actions is how uncertain the transitions were. Then counts are cleared and the replay
+    is recoded.
     """
-    bins = agents.environment.bins
+    bins, count = agents.environment.bins, state.step.shape[0]
+    seen = jax.tree.map(lambda x: x[0], state.counts)
+    valid = states.valid_actions(bins, jnp.arange(bins.state_count))
+    entropy = transitions.row_entropy(seen, agents.smoothing)
+    epsilon = exploration.epsilon_from_entropy(entropy, transitions.reachable(seen, valid))
     raw = state.memory.raw_tm1.reshape(-1, state.memory.raw_tm1.shape[-1])
     filled = (jnp.arange(state.memory.capacity)[None] < state.memory.size[:, None]).reshape(-1)
     edges = states.fit(bins, raw, filled)
     encode = jax.vmap(partial(states.number, bins, edges))
-    count = state.step.shape[0]
     return dataclasses.replace(
         state,
+        averaged=dataclasses.replace(state.averaged, epsilon=_spread(epsilon, count)),
         edges=_spread(edges, count),
         memory=jax.vmap(lambda memory: replay.recode(memory, encode))(state.memory),
         counts=_spread(transitions.init(bins.state_count, bins.action_count), count),
     )
+
+
+def _visits(state: learner.State, agents: learner.Config) -> dict[str, float]:
+    """States visited since the bins were fitted, and the share of each kind of action among all taken."""
+    taken = np.asarray(transitions.counts(jax.tree.map(lambda x: x[0], state.counts)))
+    total = max(1, int(taken.sum()))
+    kinds = {"none": 0, "read": 1, "rewrite": 2, "stop": 3}
+    relations = agents.environment.bins.relations
+    shares = {f"actor/share_{name}": float(taken[:, relations + i].sum()) / total for name, i in kinds.items()}
+    related = float(taken[:, :relations].sum()) / total
+    return {"transitions/visited": float((taken.sum(axis=1) > 0).sum()), "actor/share_related": related, **shares}
 
 
 def _spread(tree: Params, count: int) -> Params:
