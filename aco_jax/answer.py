@@ -1,7 +1,8 @@
 """Answers with what a run has learned: relates the records of tables. Trains nothing.
 
 Every list is walked by the actor, greedily, from both ends; a reading is computed only where the actor asks for it, in
-waves. A pair is related where the actor says so and the two directions together are more likely right than not.
+waves. A pair is related where the two directions together make it likelier than not and the actor, if it came to it
+from either end, did not turn it down.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Judged:
 
     posterior: np.ndarray  # [P] float32
     stated: np.ndarray  # [P] bool, by the actor from either end
+    rejected: np.ndarray  # [P] bool, by the actor from either end, and stated from neither
     related: np.ndarray  # [P] bool
 
 
@@ -87,6 +89,8 @@ def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
         "candidates": int((walked.record >= 0).sum()),
         "candidates read": int(walked.revealed.sum()),
         "pairs stated": len(rows),
+        "of them stated by the actor": int((found.stated & found.related).sum()),
+        "turned down by the actor alone": int((found.rejected & (found.posterior > 0.5)).sum()),
     }
     name = dataset.relations[0].name
     summary["label_free"] = {"catalogue": estimate(found), name: estimate(found)}
@@ -160,10 +164,16 @@ def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: 
     read = same & walked.revealed[:, None]
     logits = np.where(read.any(axis=2), (np.where(read, walked.logit[:, None], 0)).sum(axis=2), logits)
     posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
-    named = (same & (walked.decision > UNRELATED)[:, None]).any(axis=2) & (problem.place >= 0)
-    stated = np.zeros(len(problem.pair), bool)
-    stated[problem.place[named]] = True
-    return Judged(posterior=posterior, stated=stated, related=stated & (posterior > 0.5))
+
+    def pairs_where(chosen: np.ndarray) -> np.ndarray:
+        named = (same & chosen[:, None]).any(axis=2) & (problem.place >= 0)
+        found = np.zeros(len(problem.pair), bool)
+        found[problem.place[named]] = True
+        return found
+
+    stated = pairs_where(walked.decision > UNRELATED)
+    rejected = pairs_where(walked.decision == UNRELATED) & ~stated
+    return Judged(posterior, stated, rejected, related=(posterior > 0.5) & ~rejected)
 
 
 def rows_of(desk: desks.Desk, found: Judged, pairs: Pairs | None) -> list[Row]:

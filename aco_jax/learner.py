@@ -30,12 +30,12 @@ AGENTS = ("base", "rewriter", "ranker", "reward", "critic", "actor")
 class Rates:
     """Learning rates of Adam."""
 
-    base: float = 3e-4
-    rewriter: float = 3e-4
-    ranker: float = 3e-4
+    base: float = 1e-4
+    rewriter: float = 1e-4
+    ranker: float = 1e-4
     reward: float = 1e-3
-    critic: float = 2e-3
-    actor: float = 3e-4
+    critic: float = 3e-3
+    actor: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -370,7 +370,9 @@ def _losses(
 ) -> tuple[dict[str, chex.Array], Metrics, chex.Array]:
     """One loss an agent, each of its own parameters only; metrics; the critic's TD errors."""
     shared, losses = given.shared, {}
-    weight = config.policy_weight * given.advantage + config.shared_weight * shared.base
+    # What all queries of a batch have in common is no reason to ask any of them less.
+    asked = given.advantage - jnp.mean(given.advantage)
+    weight = config.policy_weight * asked + config.shared_weight * shared.base
     losses["base"], base_metrics = base.policy_loss(
         params["base"], config.base, batch.ask_source, batch.written, weight, batch.searched
     )

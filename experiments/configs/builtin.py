@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     # Agents
     config.agents = agents = ConfigDict()
     agents.rates = ConfigDict(  # of Adam
-        {"base": 3e-4, "rewriter": 3e-4, "ranker": 3e-4, "reward": 1e-3, "critic": 2e-3, "actor": 3e-4}
+        {"base": 1e-4, "rewriter": 1e-4, "ranker": 1e-4, "reward": 1e-3, "critic": 3e-3, "actor": 1e-3}
     )
     agents.clip = 1.0  # greatest norm of an agent's gradient
     agents.replay_capacity = 4096  # transitions, of all replicas together
