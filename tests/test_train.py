@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def tiny_config(path: Path) -> TrainConfig:
     config.model.update(width=16, mlp_width=16)
     config.environment.max_steps = 8
     return configuration.from_dict(TrainConfig, config.to_dict())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def promotion() -> Iterator[None]:
+    """The glue between rooms broadcasts [B, L] against [L]; the rooms' own tests forbid that."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +75,7 @@ def as_arrays(tree: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.map(plain, tree)
 
 
+@pytest.mark.slow
 def test_stopping_and_going_on_without_gold_gives_the_same_bits(
     shops: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +111,7 @@ def test_stopping_and_going_on_without_gold_gives_the_same_bits(
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_its_files(shops: Path, finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert {"fingerprint", "versions", "seconds", "tokens", "counts", "label_free"} <= set(summary)
@@ -113,6 +123,7 @@ def test_a_finished_run_leaves_its_files(shops: Path, finished: Path) -> None:
         assert 0.5 < probability <= 1
 
 
+@pytest.mark.slow
 def test_pairs_asked_for_are_answered_each_in_order(shops: Path, finished: Path) -> None:
     dataset = records.read_folder(shops, relations=SAME)
     left, right = np.arange(3), int(dataset.offsets[1]) + np.arange(3)
