@@ -33,9 +33,11 @@ from aco_jax.types import UNRELATED, Params
 
 Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
 COLUMNS = ("ltable", "ltable_id", "rtable", "rtable_id", "relation", "probability")
-CHUNK = 512  # lists walked at once
+CHUNK = 256  # lists walked at once
 SCORED = 4  # candidates of a list whose text the reward model reads
 EXAMPLES = 8  # stated relations shown with their reasons
+_NOTHING, _READING, _ROWS = 0, 1, 2  # what a list waits for
+KEPT = "judged.npz"  # what was found of the run's own tables
 UNLIKELY = 1e-4  # probability of a pair that nobody retrieved
 
 
@@ -54,6 +56,7 @@ class Walked:
 class Judged:
     """All pairs that were compared, and what is thought of them."""
 
+    pair: np.ndarray  # [P, 2] int32 records
     posterior: np.ndarray  # [P] float32
     stated: np.ndarray  # [P] bool, by the actor from either end
     rejected: np.ndarray  # [P] bool, by the actor from either end, and stated from neither
@@ -66,8 +69,11 @@ def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[
     A pair that does not relate is "unrelated" with the probability of that. Raises InputError where the workdir
     holds no finished run.
     """
-    config, agents, desk, run = restore(workdir, dataset)
-    return rows_of(desk, judged(agents, desk, run, walk(config, agents, desk, run)), pairs)
+    kept = _kept(workdir, dataset)
+    if kept is None:
+        config, agents, desk, run = restore(workdir, dataset)
+        kept = judged(agents, desk, run, walk(config, agents, desk, run))
+    return rows_of(dataset, kept, pairs)
 
 
 def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
@@ -79,8 +85,9 @@ def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
     config, agents, desk, run = restore(workdir, dataset)
     walked = walk(config, agents, desk, run)
     found = judged(agents, desk, run, walked)
-    rows = rows_of(desk, found, None)
+    rows = rows_of(dataset, found, None)
     write_relations(workdir / "relations.csv", rows)
+    np.savez(workdir / KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
     path = workdir / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["seconds"]["relating"] = round(time.monotonic() - start, 1)
@@ -124,6 +131,17 @@ def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner.Confi
     return config, agents, desk, found[1]
 
 
+def _kept(workdir: Path, dataset: Dataset) -> Judged | None:
+    """What `finish` found of these very tables, if it did."""
+    path = workdir / KEPT
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        if str(arrays["fingerprint"]) != dataset.fingerprint:
+            return None
+        return Judged(**{field.name: arrays[field.name] for field in dataclasses.fields(Judged)})
+
+
 def write_relations(path: Path, rows: Sequence[Row]) -> None:
     """relations.csv: one row a pair."""
     with Path(path).open("w", encoding="utf-8", newline="") as file:
@@ -133,28 +151,28 @@ def write_relations(path: Path, rows: Sequence[Row]) -> None:
 
 
 def walk(config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run) -> Walked:
-    """Lets the actor walk every list, its own query's answers in view with the likeliest candidates."""
-    averaged = replicas.first(run.state.averaged)
-    edges = replicas.first(run.state.edges)
-    log_policy = learner.policy_table(averaged.params["actor"], agents)
-    greedy = jnp.argmax(log_policy, axis=1).astype(jnp.int32)
-    parts = []
-    count = len(desk.problem.anchor)
-    with progress.bar(count, "relating", unit="list") as bar:
-        for start in range(0, count, CHUNK):
-            # The last chunk is filled up with lists that are walked twice, so that nothing is compiled twice.
-            rows = np.arange(start, start + CHUNK) % count
-            part = _walk_chunk(config, agents, desk, run, averaged, edges, greedy, rows)
-            kept = min(CHUNK, count - start)
-            parts.append(tuple(x[:kept] for x in part))
-            bar.update(kept)
-    record, decision, logit, revealed, tokens = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Walked(record, decision, logit, revealed, int(tokens.sum()))
+    """Lets the actor walk every list in waves.
+
+    In a wave each list goes on until it ends or wants what is not there: a reading, or the rewriter's rows. What is
+    wanted is then computed for those lists alone, and the next wave has only them.
+    """
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
+    lists = _Lists(config, agents, desk, run)
+    going = np.arange(len(desk.problem.anchor))
+    with progress.bar(len(going), "relating", unit="list") as bar:
+        while len(going):
+            parts = [lists.advance(rows) for rows in _blocks(going)]
+            wants, where = (np.concatenate(part) for part in zip(*parts, strict=True))
+            lists.read(going[wants == _READING], where[wants == _READING])
+            lists.rewrite(going[wants == _ROWS])
+            bar.update(int((wants == _NOTHING).sum()))
+            going = going[wants != _NOTHING]
+    return lists.walked()
 
 
 def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: Walked) -> Judged:
     """The posterior of every compared pair from both directions, and which of them the actor states."""
-    problem, params = desk.problem, replicas.first(run.state.averaged.params)["ranker"]
+    problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     everything = jax.tree.map(jnp.asarray, supervision.everything(problem))
     scores = ranker.member_scores(params, agents.ranker, everything, revealed=False)[..., 0]
     fold = jnp.asarray(_folds(run, len(problem.anchor)))
@@ -173,18 +191,17 @@ def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: 
 
     stated = pairs_where(walked.decision > UNRELATED)
     rejected = pairs_where(walked.decision == UNRELATED) & ~stated
-    return Judged(posterior, stated, rejected, related=(posterior > 0.5) & ~rejected)
+    return Judged(problem.pair, posterior, stated, rejected, related=(posterior > 0.5) & ~rejected)
 
 
-def rows_of(desk: desks.Desk, found: Judged, pairs: Pairs | None) -> list[Row]:
+def rows_of(dataset: Dataset, found: Judged, pairs: Pairs | None) -> list[Row]:
     """Rows of the related pairs, likeliest first; or of the pairs asked for, in their order."""
-    problem, dataset = desk.problem, desk.dataset
     name = dataset.relations[0].name
     if pairs is None:
         chosen = np.flatnonzero(found.related)
         chosen = chosen[np.argsort(-found.posterior[chosen], kind="stable")]
-        return [_row(dataset, problem.pair[i, 0], problem.pair[i, 1], name, float(found.posterior[i])) for i in chosen]
-    place = {(int(left), int(right)): i for i, (left, right) in enumerate(problem.pair)}
+        return [_row(dataset, *found.pair[i], name, float(found.posterior[i])) for i in chosen]
+    place = {(int(left), int(right)): i for i, (left, right) in enumerate(found.pair)}
     rows = []
     for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
         i = place.get((min(left, right), max(left, right)))
@@ -198,7 +215,7 @@ def examples(agents: learner.Config, desk: desks.Desk, run: training.Run, rows: 
     """Some stated relations with the actor's reason for each, as the report shows them."""
     if not rows:
         return []
-    dataset, params = desk.dataset, replicas.first(run.state.averaged.params)["actor"]
+    dataset, params = desk.dataset, training.parameters(run, agents)["actor"]
     left = np.array([dataset.index[row[0], row[1]] for row in rows])
     right = np.array([dataset.index[row[2], row[3]] for row in rows])
     source = actor.reason_source(
@@ -217,74 +234,116 @@ def examples(agents: learner.Config, desk: desks.Desk, run: training.Run, rows: 
     ]
 
 
-def _walk_chunk(
-    config: TrainConfig,
-    agents: learner.Config,
-    desk: desks.Desk,
-    run: training.Run,
-    averaged: learner.Averaged,
-    edges: states.Edges,
-    greedy: jax.Array,
-    rows: np.ndarray,
-) -> tuple[np.ndarray, ...]:
-    """record, decision, logit, revealed [n, L] and tokens [n] of lists `rows`."""
-    still = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
-    params, anchors = averaged.params, desks.standing(desk, rows)
-    batch, *_ = prepare.answers(desk, still, agents, params, run.believed, anchors, jax.random.key(0))
-    batch = dataclasses.replace(batch, fold=_folds(run, len(desk.problem.anchor))[rows])
-    prior = np.asarray(run.believed.prior)[desk.problem.kind[rows]]
-    shift, texts = np.log(prior / (1 - prior)).astype(np.float32), jnp.asarray(desk.texts)
-    ready = np.zeros(batch.candidates.record.shape, bool)
-    final = None
-    while True:
-        problem, logit = _pose(averaged, agents, texts, batch, jnp.asarray(shift), jnp.asarray(ready))
-        final, who, where = _walk(agents.environment, edges, problem, greedy, final)
-        waiting = np.flatnonzero(np.asarray(who))
-        if len(waiting) == 0:
-            break
-        batch, ready = _reveal(desk, agents, params, batch, ready, waiting, np.asarray(where)[waiting])
-    found = (problem.record, final.decision, logit, final.revealed, final.tokens)
-    return tuple(np.asarray(x) for x in found)
+class _Lists:
+    """All lists on their way: what is known of each, and where the actor stands in it."""
+
+    def __init__(self, config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run) -> None:
+        self._config, self._agents, self._desk, self._run = config, agents, desk, run
+        self._params, self._texts = training.parameters(run, agents), jnp.asarray(desk.texts)
+        self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
+        policy = learner.policy_table(self._params["actor"], agents)
+        self._greedy = jnp.argmax(policy, axis=1).astype(jnp.int32)
+        prior = np.asarray(run.believed.prior)[desk.problem.kind]
+        self._shift = np.log(prior / (1 - prior)).astype(np.float32)
+        parts = [self._ask(rows) for rows in _blocks(np.arange(len(self._shift)))]
+        self._asked, self._batch = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        record = self._batch.candidates.record
+        self._ready, self._pending = np.zeros(record.shape, bool), np.full(len(record), config.train.rewrites > 0)
+        flat = record.reshape(len(record), -1)
+        self._final = jax.tree.map(np.array, environment.start(jnp.asarray(flat >= 0), jnp.asarray(self._pending)))
+        self._logit = np.zeros(flat.shape, np.float32)
+
+    def advance(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Walks lists `rows` as far as they go: what each wants then, and of which candidate in [0, L)."""
+        full = np.resize(rows, CHUNK)  # a short block is filled up, so that nothing is compiled twice
+        batch, final, shift, ready, pending = jax.tree.map(
+            lambda x: x[full], (self._batch, self._final, self._shift, self._ready, self._pending)
+        )
+        problem, logit = _pose(
+            self._params, self._scale, self._agents, self._texts, batch, jnp.asarray(shift), ready, pending
+        )
+        final, *wanted = _walk(self._agents.environment, self._edges, problem, self._greedy, final)
+        self._final = jax.tree.map(partial(_put, rows), self._final, final)
+        self._logit = _put(rows, self._logit, logit)
+        wants, where = (np.asarray(x)[: len(rows)] for x in wanted)
+        return wants, where
+
+    def read(self, rows: np.ndarray, where: np.ndarray) -> None:
+        """Computes the readings of candidates `where` of lists `rows`."""
+        if len(rows) == 0:
+            return
+        candidates = self._batch.candidates
+        row, slot = np.divmod(where, candidates.record.shape[2])
+        batch, numbers = jax.tree.map(lambda x: x[rows], self._batch), np.arange(len(rows))
+        record = candidates.record[rows, row, slot]
+        reader = self._params["ranker"]["reader"]
+        candidates.reading[rows, row, slot] = prepare.readings(self._desk, self._agents, reader, batch, numbers, record)
+        self._ready[rows, row, slot] = True
+
+    def rewrite(self, rows: np.ndarray) -> None:
+        """Has the queries of lists `rows` rewritten, and looks at what the subqueries find."""
+        for block in _blocks(rows):
+            full = np.resize(block, CHUNK)
+            anchors, asked = desks.standing(self._desk, full), jax.tree.map(lambda x, at=full: x[at], self._asked)
+            key = jax.random.key(0)
+            split = prepare.subqueries(self._desk, self._config, self._agents, self._params, anchors, asked, key)
+            found, *_ = prepare.answers(self._desk, self._config, self._run.believed, anchors, asked, split)
+            self._batch = jax.tree.map(partial(_put, block), self._batch, self._folded(found, full))
+            self._pending[block] = False
+
+    def walked(self) -> Walked:
+        final, record = self._final, self._batch.candidates.record
+        flat = record.reshape(len(record), -1)
+        return Walked(flat, final.decision, self._logit, final.revealed, int(final.tokens.sum()))
+
+    def _ask(self, rows: np.ndarray) -> tuple[prepare.Asked, play.Batch]:
+        anchors = desks.standing(self._desk, np.resize(rows, CHUNK))
+        asked = prepare.ask(self._desk, self._config, self._agents, self._params, anchors, jax.random.key(0))
+        split = prepare.unsplit(self._config, self._agents, asked)
+        batch, *_ = prepare.answers(self._desk, self._config, self._run.believed, anchors, asked, split)
+        return jax.tree.map(lambda x: np.array(x[: len(rows)]), (asked, self._folded(batch, np.resize(rows, CHUNK))))
+
+    def _folded(self, batch: play.Batch, rows: np.ndarray) -> play.Batch:
+        return dataclasses.replace(batch, fold=_folds(self._run, len(self._desk.problem.anchor))[rows])
 
 
-def _reveal(
-    desk: desks.Desk,
-    agents: learner.Config,
-    params: dict[str, Params],
-    batch: play.Batch,
-    ready: np.ndarray,
-    waiting: np.ndarray,
-    where: np.ndarray,
-) -> tuple[play.Batch, np.ndarray]:
-    """Computes the readings that anchors `waiting` want of their candidates `where` in [0, L)."""
-    row, slot = np.divmod(where, ready.shape[2])
-    reading, ready = np.array(batch.candidates.reading), ready.copy()
-    record = batch.candidates.record[waiting, row, slot]
-    reading[waiting, row, slot] = prepare.readings(desk, agents, params["ranker"]["reader"], batch, waiting, record)
-    ready[waiting, row, slot] = True
-    return dataclasses.replace(batch, candidates=dataclasses.replace(batch.candidates, reading=reading)), ready
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+
+
+def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.ndarray:
+    """`old` with the first of `new` at `rows`."""
+    old[rows] = np.asarray(new)[: len(rows)]
+    return old
 
 
 @partial(jax.jit, static_argnames="agents")
 def _pose(
-    averaged: learner.Averaged,
+    params: dict[str, Params],
+    scale: jax.Array,
     agents: learner.Config,
     texts: jax.Array,
     batch: play.Batch,
     shift: jax.Array,
     ready: jax.Array,
+    pending: jax.Array,
 ) -> tuple[environment.Problem, jax.Array]:
     """The walks of n lists, and the logits [n, L] with the readings there are, before any shift."""
-    params, key = averaged.params, jax.random.key(0)
     shift = shift[:, None, None, None]
-    ranked = play.rank(params["ranker"], agents.ranker, batch, key, 0.0, shift)
-    value, spread = _rewards(averaged, agents, texts, batch, ranked)
-    problem = dataclasses.replace(play.problems(batch, ranked, value, spread), ready=play.flat(ready))
+    ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0, shift)
+    value, spread = _rewards(params["reward"], scale, agents, texts, batch, ranked)
+    problem = play.problems(batch, ranked, value, spread)
+    problem = dataclasses.replace(problem, ready=play.flat(ready), pending=pending)
     return problem, ranked.score[..., 0] - shift[:, 0, 0]
 
 
 def _rewards(
-    averaged: learner.Averaged, agents: learner.Config, texts: jax.Array, batch: play.Batch, ranked: play.Ranked
+    params: Params,
+    scale: jax.Array,
+    agents: learner.Config,
+    texts: jax.Array,
+    batch: play.Batch,
+    ranked: play.Ranked,
 ) -> tuple[jax.Array, jax.Array]:
     """Reward and spread [n, L, Y]: the text of the likeliest SCORED candidates is read, others get the least of it."""
     blind = jnp.where(play.flat(batch.candidates.record >= 0), jnp.max(ranked.blind, axis=-1), -1.0)
@@ -296,7 +355,7 @@ def _rewards(
 
     few = dataclasses.replace(batch, candidates=jax.tree.map(pick, batch.candidates))
     every = play.all_preferences(agents.base.special, few, texts, agents.reward.relations)
-    score = partial(reward.score, averaged.params["reward"], agents.reward, scale=averaged.scale, key=None)
+    score = partial(reward.score, params, agents.reward, scale=scale, key=None)
     value, spread = jax.vmap(lambda one: score(batch=one))(every)
     place = best[:, :, None] == jnp.arange(blind.shape[1])[None, None]
 
@@ -313,21 +372,21 @@ def _walk(
     edges: states.Edges,
     problem: environment.Problem,
     greedy: jax.Array,
-    final: environment.EnvState | None,
+    final: environment.EnvState,
 ) -> tuple[environment.EnvState, jax.Array, jax.Array]:
-    """Walks on from `final`: where each list stands, whether it waits for a reading, and of which candidate."""
+    """Walks on from `final`: where each list stands, what it waits for, and the candidate at hand."""
 
     def policy(state: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key
         return greedy[state], jnp.ones(state.shape)
 
     episode = environment.play(config, edges, problem, policy, jax.random.key(0), final)
-    place, present = jax.vmap(environment.current)(problem, episode.final)
+    place, _ = jax.vmap(environment.current)(problem, episode.final)
     seen = jax.vmap(partial(environment.observe, config, edges))(problem, episode.final)
-    read = config.actions[1]
-    unread = ~jnp.take_along_axis(problem.ready, place[:, None], axis=1)[:, 0]
     over = jax.vmap(partial(environment.over, config))(episode.final)
-    return episode.final, present & unread & ~over & (greedy[seen.state] == read), place
+    # A walk that is not over rests only where it waits.
+    wanted = jnp.where(greedy[seen.state] == config.actions[1], _READING, _ROWS)
+    return episode.final, jnp.where(over, _NOTHING, wanted), place
 
 
 def _folds(run: training.Run, lists: int) -> np.ndarray:

@@ -68,6 +68,7 @@ class Problem:
     validity: chex.Array  # [L] float32 in [0, 1]
     reading: chex.Array  # [L] float32, hidden until READ
     ready: chex.Array  # [L] bool, the reading is computed; READ of another makes the anchor wait
+    pending: chex.Array  # [] bool, the rows below the first are not made yet; REWRITE makes the anchor wait
     tokens: chex.Array  # [L] int32, what the reading costs
     reward: chex.Array  # [L, Y] float32, (r(s, a) - r(s, NONE)) / running std
     spread: chex.Array  # [L] float32, of the reward's members
@@ -108,14 +109,19 @@ class Episode:
 
 def reset(problem: Problem) -> EnvState:
     """The start of a walk: row 0 is visible. Without any candidate it has ended."""
-    zero = jnp.zeros((), jnp.int32)
+    return start(problem.valid, problem.pending)
+
+
+def start(valid: chex.Array, pending: chex.Array) -> EnvState:
+    """The start of walks whose candidates are valid [.., L] and whose further rows are pending [..]."""
+    zero = jnp.zeros(pending.shape, jnp.int32)
     return EnvState(
-        decision=jnp.full(problem.valid.shape, UNKNOWN, jnp.int32),
-        revealed=jnp.zeros(problem.valid.shape, bool),
+        decision=jnp.full(valid.shape, UNKNOWN, jnp.int32),
+        revealed=jnp.zeros(valid.shape, bool),
         shown=zero,
         steps=zero,
         tokens=zero,
-        ended=~jnp.any(problem.valid),
+        ended=~(jnp.any(valid, axis=-1) | pending),
     )
 
 
@@ -161,7 +167,8 @@ def step(
         tokens=state.tokens + tokens,
         ended=state.ended | (action == stop),
     )
-    moved = dataclasses.replace(moved, ended=moved.ended | ~jnp.any(_unvisited(problem, moved)))
+    left = jnp.any(_unvisited(problem, moved)) | problem.pending
+    moved = dataclasses.replace(moved, ended=moved.ended | ~left)
     return moved, reward, jnp.where(moved.ended, 0.0, config.discount)
 
 
@@ -188,8 +195,8 @@ def play(
       problem: leaves [B, ..].
       policy: states [B] and a key -> actions and probabilities [B].
       key: consumed.
-      state: where to go on, [B], if not at the start. An anchor that wants a reading which is not `ready`
-        takes no further step: compute it, and play on from `final`.
+      state: where to go on, [B], if not at the start. An anchor that wants a reading which is not `ready`, or rows
+        that are `pending`, takes no further step: compute them, and play on from `final`.
     """
     start = jax.vmap(reset)(problem) if state is None else state
     first = jax.vmap(functools.partial(observe, config, edges))(problem, start)
@@ -261,16 +268,18 @@ def _unvisited(problem: Problem, state: EnvState) -> chex.Array:
 
 
 def _rows_left(problem: Problem, state: EnvState) -> chex.Array:
-    """How many rows lie below the visible ones, up to the last that holds a candidate."""
-    last = jnp.max(jnp.where(problem.valid, problem.row, 0))
+    """How many rows lie below the visible ones, up to the last that holds or may hold a candidate."""
+    last = jnp.max(jnp.where(problem.valid | problem.pending, problem.row, 0))
     return jnp.maximum(last - state.shown, 0)
 
 
 def _rests(config: Config, problem: Problem, state: EnvState, action: chex.Array) -> chex.Array:
-    """Whether no step is taken: the walk is over, or wants a reading that is not there yet."""
+    """Whether no step is taken: the walk is over, or wants a reading or rows that are not there yet."""
+    _, read, rewrite, _ = config.actions
     place, present = current(problem, state)
     unread = present & ~state.revealed[place] & ~problem.ready[place]
-    return over(config, state) | (unread & (action == config.actions[1]))
+    waits = (unread & (action == read)) | (problem.pending & (action == rewrite))
+    return over(config, state) | waits
 
 
 def _named(config: Config, problem: Problem, state: EnvState, action: chex.Array) -> chex.Array:

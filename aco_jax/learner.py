@@ -8,11 +8,13 @@ decides and the base that asked.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -32,7 +34,7 @@ class Rates:
 
     base: float = 1e-4
     rewriter: float = 1e-4
-    ranker: float = 1e-4
+    ranker: float = 2e-2  # of what is laid on top of the judge, a handful of numbers
     reward: float = 1e-3
     critic: float = 3e-3
     actor: float = 1e-3
@@ -52,6 +54,7 @@ class Config:
     rates: Rates = field(default_factory=Rates)
     clip: float = 1.0  # greatest norm of an agent's gradient
     steps: int = 100  # local steps of the run, over which exploration is annealed
+    merge_every: int = 4  # local steps of a round
     pretrain_steps: int = 200  # supervised steps of the run, over which their rate falls to 0
     replay_capacity: int = 4096  # transitions of this replica's shard
     replay_batch: int = 128
@@ -74,10 +77,10 @@ class Config:
 class Averaged:
     """What the merge averages over replicas."""
 
-    params: dict[str, Params]  # one tree an agent
+    params: dict[str, chex.Array]  # one vector an agent; `trees` gives the parameters their shapes
     moments: dict[str, optax.OptState]  # Adam's, one an agent
-    critic_target: Params
-    old_policy: chex.Array  # [S, A] log-probabilities at the last merge
+    critic_target: chex.Array  # a vector, as the critic's
+    old_policy: chex.Array  # [S, A] log-probabilities after the last merge
     shared_value: chex.Array  # [S]
     scale: chex.Array  # [E] spread of each reward member
     kl_weight: chex.Array  # []
@@ -130,21 +133,13 @@ class _Constants:
 
 def init(key: chex.PRNGKey, config: Config) -> State:
     """A replica that has learned nothing; the actor starts as a copy of the base."""
-    keys = dict(zip(AGENTS, jax.random.split(key, len(AGENTS)), strict=True))
-    params = {
-        "base": base.init(keys["base"], config.base),
-        "rewriter": rewriter.init(keys["rewriter"], config.rewriter),
-        "ranker": ranker.init(keys["ranker"], config.ranker),
-        "reward": reward.init(keys["reward"], config.reward),
-        "critic": critic.init(keys["critic"], config.critic),
-    }
-    params["actor"] = actor.from_base(params["base"])
+    params = {name: vector(tree) for name, tree in _fresh(key, config).items()}
     bins = config.environment.bins
     memory = replay.init(config.replay_capacity, len(states.RAW), config.priority_exponent)
     averaged = Averaged(
         params=params,
         moments={name: _adam(config).init(params[name]) for name in AGENTS},
-        critic_target=jax.tree.map(jnp.copy, params["critic"]),
+        critic_target=jnp.copy(params["critic"]),
         old_policy=jnp.zeros((bins.state_count, bins.action_count)),
         shared_value=jnp.zeros(bins.state_count),
         scale=jnp.ones(config.reward.members),
@@ -163,12 +158,22 @@ def init(key: chex.PRNGKey, config: Config) -> State:
     )
 
 
+def trees(vectors: dict[str, chex.Array], config: Config) -> dict[str, Params]:
+    """The parameters of the agents as the agents read them, of `Averaged.params`; NumPy stays NumPy."""
+    return {name: _shaped(x, _forms(config)[name]) for name, x in vectors.items()}
+
+
+def vector(tree: Params) -> chex.Array:
+    """All parameters of an agent in one vector, as `trees` reads it. A merge and a step of Adam are one operation."""
+    return jnp.concatenate([jnp.reshape(leaf, -1) for leaf in jax.tree.leaves(tree)])
+
+
 def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config, rate: float) -> tuple[State, Metrics]:
     """One supervised step of base, rewriter, the ranker's reader and the reward model's trunk."""
     del tables
 
-    def total(params: dict[str, Params]) -> tuple[chex.Array, Metrics]:
-        losses, metrics = _lesson_losses(params, config, lessons)
+    def total(vectors: dict[str, chex.Array]) -> tuple[chex.Array, Metrics]:
+        losses, metrics = _lesson_losses(trees(vectors, config), config, lessons)
         return sum(losses.values()), metrics
 
     (_, metrics), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
@@ -181,22 +186,23 @@ def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config
 def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) -> tuple[State, Metrics]:
     """Plays B episodes, remembers them, and updates all agents once."""
     key, *keys = jax.random.split(state.key, 7)
-    params = state.averaged.params
+    params = trees(state.averaged.params, config)
     ranked = play.rank(params["ranker"], config.ranker, batch, keys[0], config.ranker.temperature)
     every = play.all_preferences(config.base.special, batch, tables.texts, config.reward.relations)
-    value, spread, scale = _value(state, config, batch, every, keys[1])
+    value, spread, scale = _value(params["reward"], state.averaged.scale, config, batch, every, keys[1])
     problem = play.problems(batch, ranked, value, spread)
     log_policy = policy_table(params["actor"], config)
+    state = _begin_round(state, log_policy, config)
     epsilon = exploration.anneal(state.averaged.epsilon, config.epsilon_last, state.step, config.steps)
     episode = play.walk(config.environment, state.edges, problem, log_policy, epsilon, keys[2])
-    shared = _share(state, config, batch, tables, ranked, episode)
+    shared = _share(params["ranker"], state.averaged.shared_value, config, batch, tables, ranked, episode)
     episode = environment.add_terminal_reward(episode, config.credit_weight * shared.credit)
     state = _remember(state, episode, shared, config)
     exponent = exploration.anneal(config.importance_exponent, 1.0, state.step, config.steps)
     items, indices, weights = replay.sample(state.memory, keys[3], config.replay_batch, exponent, state.shards)
     q = critic.q_table(params["critic"], config.critic, _all_factors(config))
     given = _Constants(
-        critic=_critic_batch(state, items, weights, config),
+        critic=_critic_batch(state, items, weights, q, config),
         actor=_actor_batch(state, episode, items, q, log_policy, batch, config),
         advantage=_query_advantage(episode, q, log_policy),
         shared=shared,
@@ -204,11 +210,11 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
         preferences=play.prefer(every, batch, ranked),
     )
 
-    def total(params: dict[str, Params]) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
-        losses, metrics, td_error = _losses(params, state, batch, given, config, keys[4:])
+    def total(vectors: dict[str, chex.Array]) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
+        losses, metrics, td_error = _losses(trees(vectors, config), state, batch, given, config, keys[4:])
         return sum(losses.values()), (metrics, td_error)
 
-    (_, (metrics, td_error)), grads = jax.value_and_grad(total, has_aux=True)(params)
+    (_, (metrics, td_error)), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
     averaged = _update(state.averaged, grads, config, dataclasses.asdict(config.rates))
     averaged = dataclasses.replace(
         averaged,
@@ -227,24 +233,31 @@ def policy_table(params: Params, config: Config) -> chex.Array:
 
 
 def after_merge(state: State, config: Config) -> State:
-    """What follows from merged parameters: the old policy, the KL's weight, and what actor and base share."""
-    averaged = state.averaged
-    params = _share_encoders(averaged.params, state.merges + 1, config)
-    log_policy = policy_table(params["actor"], config)
-    seen = transitions.visited(state.counts)
-    valid = _all_valid(config)
-    kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, valid)
-    kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
-    weight = divergence.adaptive_weight(averaged.kl_weight, kl, config.kl_target)
-    averaged = dataclasses.replace(averaged, params=params, old_policy=log_policy, kl_weight=weight)
+    """What follows from merged parameters: what actor and base share."""
+    params = _share_encoders(state.averaged.params, state.merges + 1, config)
+    averaged = dataclasses.replace(state.averaged, params=params)
     return dataclasses.replace(state, averaged=averaged, merges=state.merges + 1)
 
 
+def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
+    """At the first step of a round the merged policy [S, A] becomes the old one; its KL sets the penalty's weight."""
+    averaged, seen = state.averaged, transitions.visited(state.counts)
+    kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, _all_valid(config))
+    kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
+    weight = divergence.adaptive_weight(averaged.kl_weight, kl, config.kl_target)
+    first = state.step % config.merge_every == 0
+    averaged = dataclasses.replace(
+        averaged,
+        old_policy=jnp.where(first, log_policy, averaged.old_policy),
+        kl_weight=jnp.where(first & (state.step > 0), weight, averaged.kl_weight),
+    )
+    return dataclasses.replace(state, averaged=averaged)
+
+
 def _value(
-    state: State, config: Config, batch: play.Batch, every: Preference, key: chex.PRNGKey
+    params: Params, scale: chex.Array, config: Config, batch: play.Batch, every: Preference, key: chex.PRNGKey
 ) -> tuple[chex.Array, chex.Array, chex.Array]:
     """Reward and spread of stating each relation for each candidate, [B, L, Y] each, and the new scale [E]."""
-    params, scale = state.averaged.params["reward"], state.averaged.scale
     keys = jax.random.split(key, batch.anchor.shape[0])
     members = jax.vmap(lambda one, k: reward.member_scores(params, config.reward, one, k))(every, keys)
     mask = jnp.repeat(play.flat(batch.candidates.record >= 0), config.reward.relations, axis=1)
@@ -254,7 +267,8 @@ def _value(
 
 
 def _share(
-    state: State,
+    params: Params,
+    value: chex.Array,
     config: Config,
     batch: play.Batch,
     tables: Tables,
@@ -264,11 +278,11 @@ def _share(
     penalties = {
         "base": batch.silent,
         "rewriter": jnp.mean(rewriter.penalty(batch.subquery, batch.ask_source, tables.facts), axis=1),
-        "ranker": ranker.penalty(state.averaged.params["ranker"], config.ranker, batch.subquery),
+        "ranker": ranker.penalty(params, config.ranker, batch.subquery),
     }
     # V counts R at every step of a walk; a step of it is in units of R.
     discount = config.environment.discount
-    baseline = (1 - discount) * state.averaged.shared_value[episode.transition.s_tm1[:, 0]]
+    baseline = (1 - discount) * value[episode.transition.s_tm1[:, 0]]
     return play.share(
         batch,
         ranked,
@@ -300,16 +314,18 @@ def _remember(state: State, episode: environment.Episode, shared: play.Shared, c
     )
 
 
-def _critic_batch(state: State, items: Transition, weights: chex.Array, config: Config) -> critic.Batch:
+def _critic_batch(state: State, items: Transition, weights: chex.Array, q: chex.Array, config: Config) -> critic.Batch:
     bins = config.environment.bins
     valid, factors = _all_valid(config), _all_factors(config)
-    q_target = critic.q_table(state.averaged.critic_target, config.critic, factors)
+    target = trees({"critic": state.averaged.critic_target}, config)["critic"]
+    q_target = critic.q_table(target, config.critic, factors)
     return critic.Batch(
         factors_tm1=factors[items.s_tm1],
         a_tm1=items.a_tm1,
         r_t=items.r_t,
         discount_t=items.discount_t,
-        factors_t=factors[items.s_t],
+        q_t=q[items.s_t],
+        q_target_t=q_target[items.s_t],
         valid_t=valid[items.s_t],
         p_next=transitions.probabilities(state.counts, items.s_tm1, items.a_tm1, config.smoothing),
         v_target=critic.state_values(q_target, valid, bins.terminal),
@@ -330,10 +346,10 @@ def _actor_batch(
     fresh = jax.tree.map(_merge_axes, episode.transition)
     both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), fresh, items)
     mask = jnp.concatenate([_merge_axes(episode.mask), jnp.broadcast_to(state.memory.size > 0, items.r_t.shape)])
-    valid = _all_valid(config)
     return actor.Batch(
-        factors=_all_factors(config)[both.s_tm1],
-        valid=valid[both.s_tm1],
+        factors=_all_factors(config),
+        valid=_all_valid(config),
+        state=both.s_tm1,
         action=both.a_tm1,
         mu=both.mu_tm1,
         advantage=_advantage(both, q, log_policy),
@@ -386,9 +402,7 @@ def _losses(
         params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker
     )
     losses["reward"], reward_metrics = reward.loss(params["reward"], config.reward, given.preferences, keys[0])
-    losses["critic"], critic_metrics = critic.loss(
-        params["critic"], config.critic, given.critic, state.averaged.critic_target
-    )
+    losses["critic"], critic_metrics = critic.loss(params["critic"], config.critic, given.critic)
     losses["actor"], actor_metrics = actor.loss(params["actor"], config.actor, given.actor, state.averaged.kl_weight)
     td_error = critic_metrics.pop("td_error")
     named = {
@@ -417,30 +431,66 @@ def _lesson_losses(
     return {agent: value for agent, (value, _) in found.items()}, metrics
 
 
-def _update(averaged: Averaged, grads: dict[str, Params], config: Config, rates: dict[str, chex.Numeric]) -> Averaged:
+def _update(
+    averaged: Averaged, grads: dict[str, chex.Array], config: Config, rates: dict[str, chex.Numeric]
+) -> Averaged:
     """One step of Adam for each agent named in `rates`."""
     params, moments = dict(averaged.params), dict(averaged.moments)
     for name, rate in rates.items():
-        updates, moments[name] = _adam(config).update(grads[name], moments[name], params[name])
-        params[name] = optax.apply_updates(params[name], jax.tree.map(lambda u, r=rate: -r * u, updates))
+        updates, moments[name] = _adam(config).update(grads[name], moments[name], rate=rate)
+        params[name] = optax.apply_updates(params[name], updates)
     return dataclasses.replace(averaged, params=params, moments=moments)
 
 
-def _adam(config: Config) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam())
+def _adam(config: Config) -> optax.GradientTransformationExtraArgs:
+    """Adam whose rate is an argument."""
+
+    def descend(updates: chex.Array, state: optax.OptState, params: None = None, *, rate: chex.Numeric):
+        del params
+        return -rate * updates, state
+
+    scaled = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), descend)
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam(), scaled)
 
 
-def _share_encoders(params: dict[str, Params], merges: chex.Array, config: Config) -> dict[str, Params]:
+def _share_encoders(params: dict[str, chex.Array], merges: chex.Array, config: Config) -> dict[str, chex.Array]:
     """Polyak-averages what actor and base have in common but the decision: their encoders."""
     if not config.share_every:
         return params
     rate = jnp.where(merges % config.share_every == 0, config.share_rate, 0.0)
-    common = [name for name in params["base"] if name.startswith("encoder")]
-    ours, theirs = ({name: params[agent][name] for name in common} for agent in ("base", "actor"))
-    return params | {
-        "base": params["base"] | values.polyak(ours, theirs, rate),
-        "actor": params["actor"] | values.polyak(theirs, ours, rate),
+    common = [
+        np.full(leaf.size, path[0].key.startswith("encoder"))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(_forms(config)["base"])
+    ]
+    rates = jnp.where(np.concatenate(common), rate, 0.0)
+    ours, theirs = params["base"], params["actor"]
+    return params | {"base": values.polyak(ours, theirs, rates), "actor": values.polyak(theirs, ours, rates)}
+
+
+def _fresh(key: chex.PRNGKey, config: Config) -> dict[str, Params]:
+    keys = dict(zip(AGENTS, jax.random.split(key, len(AGENTS)), strict=True))
+    params = {
+        "base": base.init(keys["base"], config.base),
+        "rewriter": rewriter.init(keys["rewriter"], config.rewriter),
+        "ranker": ranker.init(keys["ranker"], config.ranker),
+        "reward": reward.init(keys["reward"], config.reward),
+        "critic": critic.init(keys["critic"], config.critic),
     }
+    return params | {"actor": actor.from_base(params["base"])}
+
+
+@functools.lru_cache
+def _forms(config: Config) -> dict[str, Params]:
+    """The shapes of every agent's parameters."""
+    return jax.eval_shape(lambda: _fresh(jax.random.key(0), config))
+
+
+def _shaped(flat: chex.Array, form: Params) -> Params:
+    leaves, tree = jax.tree.flatten(form)
+    stops = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    split = np.split if isinstance(flat, np.ndarray) else jnp.split
+    parts: list[chex.Array] = split(flat, stops)
+    return jax.tree.unflatten(tree, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
 
 def _all_factors(config: Config) -> chex.Array:

@@ -38,7 +38,6 @@ class Batch:
     shares: chex.Array  # [B, 2] share of records with a partner, with several
     silent: chex.Array  # [B] float32, 1 where the query found nothing within its guardrails
     least_relevance: chex.Array  # [B] float32, of the query's guardrails
-    reason_place: chex.Array  # [B] int32 in [0, K), the candidate of row 0 that the reason is about
     reason_source: chex.Array  # [B, S] int32
     reason: chex.Array  # [B, T] int32
     reason_value: chex.Array  # [B] reward of the response with the reason less that without
@@ -204,6 +203,7 @@ def problems(batch: Batch, ranked: Ranked, value: chex.Array, spread: chex.Array
         validity=flat(candidates.validity),
         reading=flat(candidates.reading),
         ready=jnp.ones((batch.anchor.shape[0], rows * slots), bool),
+        pending=jnp.zeros(batch.anchor.shape[0], bool),
         tokens=flat(candidates.tokens),
         reward=value,
         spread=jnp.mean(spread, axis=-1),

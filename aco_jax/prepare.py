@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from aco_jax import learner, play, supervision
 from aco_jax.agents import actor, base, ranker, reward, rewriter
@@ -52,7 +52,10 @@ def prepare(
     key: jax.Array,
 ) -> tuple[play.Batch, dict[str, float]]:
     """Asks about anchors, looks at the answers, reads all of them, and gives reasons: leaves [n, ..]."""
-    batch, found, score = answers(desk, config, agents, params, believed, anchors, key)
+    keys = jax.random.split(key)
+    asked = ask(desk, config, agents, params, anchors, keys[0])
+    split = subqueries(desk, config, agents, params, anchors, asked, keys[1])
+    batch, found, score = answers(desk, config, believed, anchors, asked, split)
     record = batch.candidates.record
     anchor, row, slot = np.nonzero(record >= 0)
     reader = params["ranker"]["reader"]
@@ -75,27 +78,49 @@ def prepare(
     return batch, metrics
 
 
-def answers(
+@struct.dataclass
+class Asked:
+    """What the base asked about n anchors."""
+
+    source: np.ndarray  # [n, S] int32
+    written: np.ndarray  # [n, T] int32, guardrails and query
+    query: Query  # leaves [n, ..]
+
+
+@struct.dataclass
+class Split:
+    """What the rewriter made of n queries; nothing but 0 where it was not asked to."""
+
+    source: np.ndarray  # [n, M, S] int32
+    subquery: np.ndarray  # [n, M, T] int32
+
+
+def ask(
     desk: Desk,
     config: TrainConfig,
     agents: learner.Config,
     params: dict[str, Params],
-    believed: supervision.State,
     anchors: Anchors,
     key: jax.Array,
+) -> Asked:
+    """One query an anchor, for the relation sought and the table of its list."""
+    owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
+    source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
+    asked = base.generate_queries(params["base"], agents.base, source, key, config.train.temperature, searched)
+    query, written = jax.tree.map(np.asarray, asked)
+    return Asked(source, written, query)
+
+
+def answers(
+    desk: Desk, config: TrainConfig, believed: supervision.State, anchors: Anchors, asked: Asked, split: Split
 ) -> tuple[play.Batch, np.ndarray, np.ndarray]:
-    """Asks about n anchors and looks at the answers, nothing read yet and no reasons given.
+    """The answers to what was asked about n anchors, nothing read yet and no reasons given.
 
     Returns the batch, what each text found by itself [n, M + 1, 10], and the candidates' plain scores [n, M + 1, K].
     """
-    keys = jax.random.split(key)
-    problem, temperature = desk.problem, config.train.temperature
+    problem, query = desk.problem, asked.query
     owner, searched = problem.anchor[anchors.row], problem.table[anchors.row]
-    ask_source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
-    query, written = base.generate_queries(params["base"], agents.base, ask_source, keys[0], temperature, searched)
-    query = jax.tree.map(np.asarray, query)
-    rewrite_source, subquery = subqueries(desk, config, agents, params, anchors.rows, owner, query, keys[1])
-    record, found = search(desk, config, anchors, query, subquery)
+    record, found = search(desk, config, anchors, query, split.subquery)
     candidates, reverse, score = look(desk, anchors, record)
     kind = problem.kind[anchors.row]
     missing = anchors.planted & (anchors.truth >= 0) & ~(record == anchors.truth[:, None, None]).any(axis=(1, 2))
@@ -104,11 +129,11 @@ def answers(
         anchor=owner,
         text=tasks.encode(desk.setting, anchors.rows, owner, config.model.text_length),
         query=np.zeros(count, np.int32),
-        ask_source=ask_source,
-        written=np.asarray(written),
+        ask_source=asked.source,
+        written=asked.written,
         searched=searched,
-        rewrite_source=rewrite_source,
-        subquery=subquery,
+        rewrite_source=split.source,
+        subquery=split.subquery,
         candidates=candidates,
         belief=believe(anchors, record),
         fold=np.where(anchors.planted, -1, np.asarray(believed.fold)[anchors.row]).astype(np.int32),
@@ -117,7 +142,6 @@ def answers(
         shares=np.stack([np.asarray(believed.prior)[kind], np.asarray(believed.several)[kind]], axis=1),
         silent=(~_inside(query, found[:, 0]).any(axis=1)).astype(np.float32),
         least_relevance=query.least_relevance,
-        reason_place=np.zeros(count, np.int32),
         reason_source=np.zeros((count, 1), np.int32),
         reason=np.zeros((count, 1), np.int32),
         reason_value=np.zeros(count, np.float32),
@@ -130,19 +154,23 @@ def subqueries(
     config: TrainConfig,
     agents: learner.Config,
     params: dict[str, Params],
-    rows: Sequence[Mapping[str, str]],
-    owner: Sequence[int],
-    query: Query,
+    anchors: Anchors,
+    asked: Asked,
     key: jax.Array,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the rewriter, its weights in int8, makes of queries: sources [n, M, S], subqueries [n, M, T]."""
-    source = tasks.rewrite_sources(desk.setting, rows, owner, query.tokens)
-    count = config.train.rewrites
-    found = rewriter.rewrite(
-        quantization.quantize(params["rewriter"]), agents.rewriter, source, key, config.train.temperature
-    )
-    subquery = np.asarray(found.tokens)[:, :count]
-    return np.repeat(source[:, None], count, axis=1), subquery
+) -> Split:
+    """What the rewriter, its weights in int8, makes of the queries."""
+    owner = desk.problem.anchor[anchors.row]
+    source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens)
+    small = quantization.quantize(params["rewriter"])
+    found = rewriter.rewrite(small, agents.rewriter, source, key, config.train.temperature)
+    return Split(np.repeat(source[:, None], config.train.rewrites, axis=1), np.asarray(found.tokens))
+
+
+def unsplit(config: TrainConfig, agents: learner.Config, asked: Asked) -> Split:
+    """The queries as they are: no subquery was made yet."""
+    shape = len(asked.source), config.train.rewrites
+    lengths = agents.rewriter.source_length, agents.rewriter.length
+    return Split(*(np.zeros((*shape, length), np.int32) for length in lengths))
 
 
 def search(
@@ -240,9 +268,7 @@ def give_reasons(
     ours = tasks.encode(desk.setting, anchors.rows, desk.problem.anchor[anchors.row].tolist(), desk.texts.shape[1])
     theirs = desk.texts[np.maximum(record[np.arange(len(place)), 0, place], 0)]
     source, reason, value = (np.asarray(x) for x in _reasons(params, agents, ours, theirs, key))
-    return dataclasses.replace(
-        batch, reason_place=place.astype(np.int32), reason_source=source, reason=reason, reason_value=value
-    )
+    return dataclasses.replace(batch, reason_source=source, reason=reason, reason_value=value)
 
 
 @partial(jax.jit, static_argnames="config")
@@ -267,10 +293,13 @@ def _tables_of(desk: Desk, anchors: Anchors) -> np.ndarray:
 
 
 def _lexical(desk: Desk, words: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
+    """What texts [n, T] find by their words, [n, k]; an empty text finds nothing."""
     texts = [desk.tokenizer.decode(row) for row in words]
     found = np.full((len(words), k), -1, np.int32)
     for table in np.unique(searched):
-        mine = np.flatnonzero(searched == table)
+        mine = np.flatnonzero((searched == table) & words.any(axis=1))
+        if len(mine) == 0:
+            continue
         found[mine] = retrieval.search(desk.lexical, [texts[i] for i in mine], int(table), k)[0]
     return found
 

@@ -99,7 +99,7 @@ def average(state: learner.State) -> learner.State:
 
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
     """The first replica's leaves, [R, ..] -> [..] on the host: after a merge all that is averaged is equal."""
-    return jax.tree.map(lambda x: np.asarray(x[0]), tree)
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)[0], tree)
 
 
 def _strong(x: chex.Array) -> chex.Array:

@@ -22,8 +22,8 @@ class ModelConfig:
     vocab_size: int = bounded(2048, 512, 65_536)
     width: int = bounded(96, 8, 1024)
     heads: int = bounded(4, 1, 16)
-    encoder_layers: int = bounded(2, 1, 24)
-    decoder_layers: int = bounded(2, 1, 24)
+    encoder_layers: int = bounded(1, 1, 24)
+    decoder_layers: int = bounded(1, 1, 24)
     mlp_width: int = bounded(288, 8, 8192)
     record_length: int = bounded(64, 16, 512)
     query_length: int = bounded(28, 12, 128)
@@ -155,6 +155,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         rates=agents.rates,
         clip=agents.clip,
         steps=config.train.rounds * config.train.merge_every,
+        merge_every=config.train.merge_every,
         pretrain_steps=max(1, config.train.pretrain_rounds * config.train.pretrain_steps),
         replay_capacity=max(
             agents.replay_capacity // config.train.replicas, config.train.anchors_per_step * walk.max_steps

@@ -97,13 +97,11 @@ def credits(tables: chex.Array, planted: chex.Array) -> chex.Array:
       planted: [B] bool.
     """
     chex.assert_rank([tables, planted], [3, 1])
-    total, none = jnp.sum(tables, axis=0), jnp.zeros(())
-
-    def difference(table: chex.Array) -> chex.Array:
-        silent = jnp.zeros_like(table).at[:, UNRELATED].set(jnp.sum(table, axis=1))
-        return score(total, none, 0.0).reward - score(total - table + silent, none, 0.0).reward
-
-    return jnp.where(planted, jax.vmap(difference)(tables) * jnp.count_nonzero(planted), 0.0)
+    silent = jnp.zeros_like(tables).at[:, :, UNRELATED].set(jnp.sum(tables, axis=2))
+    total = jnp.sum(tables, axis=0, keepdims=True)
+    both = jnp.concatenate([total, total - tables + silent])
+    rewards = jax.vmap(lambda table: score(table, jnp.zeros(()), 0.0).reward)(both)
+    return jnp.where(planted, (rewards[0] - rewards[1:]) * jnp.count_nonzero(planted), 0.0)
 
 
 def agent_reward(reward: chex.Array, penalty: chex.Array, weight: chex.Numeric) -> chex.Array:

@@ -111,13 +111,22 @@ def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Des
 
 def start(config: TrainConfig, agents: learner.Config, desk: desks.Desk) -> Run:
     """A run in which nothing has been learned."""
-    key = jax.random.key(config.seed)
-    state = learner.init(key, agents)
     return Run(
-        state=replicas.start(state, config.train.replicas, jax.random.fold_in(key, 2)),
+        state=_fresh(jax.random.key(config.seed), agents, config.train.replicas),
         believed=supervision.init(desk.problem, config.seed),
         logits=np.zeros(desk.problem.record.shape, np.float32),
     )
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _fresh(key: jax.Array, agents: learner.Config, count: int) -> learner.State:
+    """The replicas' states; as one program, for hundreds of small ones take longer to compile."""
+    return replicas.start(learner.init(key, agents), count, jax.random.fold_in(key, 2))
+
+
+def parameters(run: Run, agents: learner.Config) -> dict[str, Params]:
+    """The agents' merged parameters, on the host."""
+    return learner.trees(replicas.first(run.state.averaged.params), agents)
 
 
 def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh):
@@ -131,7 +140,7 @@ def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: 
     first = 1 + config.train.pretrain_rounds
     for step in range(1, first):
         last = step == first - 1
-        yield step, "pretraining", partial(_pretrain, config, desk, mesh, shared, pretrain, step, last)
+        yield step, "pretraining", partial(_pretrain, config, agents, desk, mesh, shared, pretrain, step, last)
     for number in range(config.train.rounds):
         yield first + number, "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
@@ -156,25 +165,23 @@ def believe(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh:
         }
     # The folds that the judge was trained with stay: what it says of a list must come from who never saw it.
     believed = dataclasses.replace(believed, fold=kept)
-    averaged = run.state.averaged
-    trained = averaged.params["ranker"] | {"judge": _spread(params, config.train.replicas)}
-    averaged = dataclasses.replace(averaged, params=averaged.params | {"ranker": trained})
-    state = replicas.place(dataclasses.replace(run.state, averaged=averaged), mesh)
+    trained = parameters(run, agents)["ranker"] | {"judge": params}
+    state = replicas.place(_with(run.state, {"ranker": learner.vector(trained)}), mesh)
     return dataclasses.replace(run, state=state, believed=believed, logits=logits), metrics
 
 
-def _pretrain(config, desk, mesh, shared, advance, step: int, last: bool, run: Run):
+def _pretrain(config, agents, desk, mesh, shared, advance, step: int, last: bool, run: Run):
     each = max(1, config.train.pretrain_batch // config.train.replicas)
     material = desks.lessons(desk, config, step, config.train.pretrain_steps, each)
     state, metrics = advance(run.state, material, shared)
     if last:
-        state = replicas.place(_graduate(state), mesh)
+        state = replicas.place(_graduate(state, agents), mesh)
     counted = {"tokens/pretraining": float(sum((x > 0).sum() for x in jax.tree.leaves(material)))}
     return dataclasses.replace(run, state=state), metrics | counted
 
 
 def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
-    params = replicas.first(run.state.averaged.params)
+    params = parameters(run, agents)
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
     state, metrics = advance(run.state, material, shared)
     if number == 0:
@@ -182,13 +189,18 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     return dataclasses.replace(run, state=state), metrics | measured | _visits(state, agents)
 
 
-def _graduate(state: learner.State) -> learner.State:
+def _graduate(state: learner.State, agents: learner.Config) -> learner.State:
     """After the supervised start: the actor begins as the base, and the reward model's start is kept."""
-    params = state.averaged.params
-    ready = params | {"actor": actor.from_base(params["base"]), "reward": reward.restart(params["reward"])}
-    return dataclasses.replace(
-        state, averaged=dataclasses.replace(state.averaged, params=ready), step=jnp.zeros_like(state.step)
-    )
+    params = learner.trees(replicas.first(state.averaged.params), agents)
+    ready = {"actor": actor.from_base(params["base"]), "reward": reward.restart(params["reward"])}
+    moved = _with(state, {name: learner.vector(tree) for name, tree in ready.items()})
+    return dataclasses.replace(moved, step=jnp.zeros_like(state.step))
+
+
+def _with(state: learner.State, params: dict[str, jax.Array]) -> learner.State:
+    """The state with other parameters, one vector an agent, in all replicas."""
+    params = state.averaged.params | _spread(params, state.step.shape[0])
+    return dataclasses.replace(state, averaged=dataclasses.replace(state.averaged, params=params))
 
 
 def _after_warm_up(state: learner.State, agents: learner.Config) -> learner.State:

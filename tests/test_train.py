@@ -150,7 +150,7 @@ def parts(shops: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     desk = train.open_desk(config, dataset, tmp_path_factory.mktemp("desk"))
     agents = settings.learner_config(config, dataset, desk.tokenizer)
     run = train.start(config, agents, desk)
-    params = replicas.first(run.state.averaged.params)
+    params = train.parameters(run, agents)
     material, _ = prepare.round_material(desk, config, agents, params, run.believed, 0)
     return Parts(config, agents, run.state, material, desks.tables(desk))
 
@@ -201,7 +201,7 @@ def test_one_and_four_devices_agree_and_nothing_is_traced_twice(parts: Parts) ->
 
 def test_a_penalty_changes_its_own_agents_advantage_only(parts: Parts) -> None:
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
-    params = jax.tree.map(lambda x: x[0], parts.state.averaged.params)
+    params = learner.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), parts.agents)
     ranked = play.rank(params["ranker"], parts.agents.ranker, batch, jax.random.key(0), 0.3)
     decision = jnp.where(batch.candidates.record >= 0, 0, -1).reshape(4, -1)
     none = {name: jnp.zeros(4) for name in ("base", "rewriter", "ranker")}
@@ -220,7 +220,7 @@ def test_a_penalty_changes_its_own_agents_advantage_only(parts: Parts) -> None:
 def test_actor_and_base_do_not_move_each_other(parts: Parts) -> None:
     """The actor's loss has no gradient in the base's parameters and the other way round."""
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
-    params = jax.tree.map(lambda x: x[0], parts.state.averaged.params)
+    params = learner.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), parts.agents)
     agents = parts.agents
 
     def base_loss(p: dict) -> chex.Array:
@@ -232,6 +232,7 @@ def test_actor_and_base_do_not_move_each_other(parts: Parts) -> None:
         fixed = actor.Batch(
             factors=jnp.zeros(shape, jnp.int32),
             valid=jnp.ones((length, agents.actor.actions), bool),
+            state=jnp.zeros(length, jnp.int32),
             action=jnp.zeros(length, jnp.int32),
             mu=jnp.ones(length),
             advantage=jnp.ones(length),

@@ -44,8 +44,9 @@ class Config:
 class Batch:
     """N decisions and B reasons to learn from; everything but the factors is a constant for the gradient."""
 
-    factors: chex.Array  # [N, n_factors] int32
-    valid: chex.Array  # [N, A] bool
+    factors: chex.Array  # [S, n_factors] int32 of all states: read once, as `act` does for the behaviour
+    valid: chex.Array  # [S, A] bool
+    state: chex.Array  # [N] int32
     action: chex.Array  # [N] int32
     mu: chex.Array  # [N] behaviour probability of the action
     advantage: chex.Array  # [N] of the action taken: r + discount * V(s') - V(s)
@@ -116,7 +117,8 @@ def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) ->
     Returns:
         loss and metrics: kl (nats a decision), entropy (nats), mean ratio.
     """
-    log_pi = act(params, config, batch.factors, batch.valid)
+    log_pi = act(params, config, batch.factors, batch.valid)[batch.state]
+    valid = batch.valid[batch.state]
     count = jnp.maximum(jnp.sum(batch.mask), 1)
 
     def mean(x: chex.Array) -> chex.Array:
@@ -127,9 +129,9 @@ def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) ->
     sampled = jax.vmap(policy_gradient.reinforce_loss)(taken, ratio * batch.advantage)
     pi = jnp.exp(jax.lax.stop_gradient(log_pi))
     advantages = jax.vmap(policy_gradient.advantage_q)(batch.q, pi)
-    exact = jax.vmap(policy_gradient.exact_policy_loss)(log_pi, advantages, batch.valid, jnp.ones_like(ratio))
-    kl = mean(jax.vmap(divergence.kl_categorical)(batch.old_log_pi, log_pi, batch.valid))
-    entropy = mean(jax.vmap(policy_gradient.entropy)(log_pi, batch.valid))
+    exact = jax.vmap(policy_gradient.exact_policy_loss)(log_pi, advantages, valid, jnp.ones_like(ratio))
+    kl = mean(jax.vmap(divergence.kl_categorical)(batch.old_log_pi, log_pi, valid))
+    entropy = mean(jax.vmap(policy_gradient.entropy)(log_pi, valid))
     log_reason, _ = transformer.sequence_log_prob(
         params, config.model, batch.reason_source, batch.reason, _facts(config, batch.reason_source)
     )

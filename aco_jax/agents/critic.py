@@ -29,7 +29,7 @@ class Config:
     actions: int  # A
     width: int = 32
     heads: int = 2
-    layers: int = 2
+    layers: int = 1
     mlp_width: int = 96
     discount: float = 0.99  # of the expected target: there the model knows how walks end
     model_weight: float = 0.5  # of the expected target; 1 - model_weight is double Q's
@@ -60,7 +60,8 @@ class Batch:
     a_tm1: chex.Array  # [B] int32
     r_t: chex.Array  # [B] float32
     discount_t: chex.Array  # [B] float32, 0 on termination, not on truncation
-    factors_t: chex.Array  # [B, n] int32
+    q_t: chex.Array  # [B, A] of s_t under the online network, a constant: it selects
+    q_target_t: chex.Array  # [B, A] of s_t under the target network, a constant: it evaluates
     valid_t: chex.Array  # [B, A] bool, actions of s_t
     p_next: chex.Array  # [B, S] float32, P(. given s_tm1, a_tm1) of the smoothed model
     v_target: chex.Array  # [S] float32, `state_values` of the target network
@@ -87,22 +88,22 @@ def q_values(params: Params, config: Config, factors: chex.Array) -> chex.Array:
     return jnp.reshape(q, (*factors.shape[:-1], config.actions))
 
 
-def loss(params: Params, config: Config, batch: Batch, target: Params) -> tuple[chex.Array, Metrics]:
+def loss(params: Params, config: Config, batch: Batch) -> tuple[chex.Array, Metrics]:
     """Importance-weighted mean over the batch of the squared (or Huber) error to both targets mixed.
 
     Args:
       params: of the online network.
-      config: of both.
+      config: of the network.
       batch: B transitions.
-      target: parameters of the target network, constants.
 
     Returns:
       loss, and metrics: q (mean of Q(s_tm1, a_tm1)), absolute_error (mean), and td_error [B], not weighted by
       importance, for the priorities.
     """
     q_tm1 = q_values(params, config, batch.factors_tm1)
-    selector, value = (q_values(tree, config, batch.factors_t) for tree in (params, target))
-    sampled = jax.vmap(values.td_error)(q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, value, selector, batch.valid_t)
+    sampled = jax.vmap(values.td_error)(
+        q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, batch.q_target_t, batch.q_t, batch.valid_t
+    )
     expected = jax.vmap(values.expected_target, (0, None, 0, None))(
         batch.r_t, jnp.float32(config.discount), batch.p_next, batch.v_target
     )

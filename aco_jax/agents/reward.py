@@ -131,7 +131,8 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
         loss (nats) and metrics: accuracy of the mean reward and of the text members, KL (nats a token).
     """
     keys = jax.random.split(key, batch.weight.shape[0])
-    hidden = _last_hidden(params, config, batch.response)  # [B, n, D]
+    states = hidden_states(params, config, batch.response)
+    hidden = _last(states, batch.response)  # [B, n, D]
     text, text_variance = jax.vmap(lambda h, k: _text_scores(params, config, h, k))(hidden, keys)
     table = jax.vmap(lambda b: _table_scores(params, config, b))(batch)
     null = jnp.zeros((*table.shape[:-1], 1))
@@ -143,7 +144,7 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
     total = jnp.maximum(jnp.sum(batch.weight), 1e-6)
     # The rules, member 0, have no parameters.
     bradley_terry = jnp.sum(losses[:, 1:] * batch.weight[:, None]) / (total * (config.members - 1))
-    kl = drift(params, config, batch.response[:, 0])
+    kl = drift(params, config, states[:, 0], batch.response[:, 0])
     right = jnp.sum((jnp.mean(margin, axis=1) > 0) * batch.weight) / total
     text_right = jnp.sum((jnp.mean(margin[:, -config.text_heads :], axis=1) > 0) * batch.weight) / total
     metrics = {"bradley_terry": bradley_terry, "kl": kl, "accuracy": right, "text_accuracy": text_right}
@@ -159,9 +160,19 @@ def language_loss(params: Params, config: Config, tokens: chex.Array) -> tuple[c
     return value, {"language": value}
 
 
-def drift(params: Params, config: Config, tokens: chex.Array) -> chex.Array:
-    """KL(trunk, start) of the next token through the kept language-model head, nats a token, [B, T] -> []."""
-    now = transformer.log_probs(params["trunk"], config.model, tokens)
+def hidden_states(params: Params, config: Config, response: chex.Array) -> chex.Array:
+    """The trunk's states of responses, [.., T] -> [.., T, D]."""
+    hidden = transformer.decode(params["trunk"], config.model, response.reshape(-1, response.shape[-1]))
+    return hidden.reshape(*response.shape, -1)
+
+
+def drift(params: Params, config: Config, states: chex.Array, tokens: chex.Array) -> chex.Array:
+    """KL(trunk, start) of the next token through the kept language-model head, nats a token.
+
+    Args:
+        states: [B, T, D], the trunk's hidden states of tokens [B, T].
+    """
+    now = transformer.next_log_probs(params["trunk"], config.model, states, tokens)
     start = jax.lax.stop_gradient(transformer.log_probs(params["start"], config.model, tokens))
     return jnp.mean(jax.vmap(divergence.kl_tokens)(now, start, tokens != 0))
 
@@ -175,10 +186,12 @@ def update_scale(scale: chex.Array, scores: chex.Array, mask: chex.Array, rate: 
 
 def _last_hidden(params: Params, config: Config, response: chex.Array) -> chex.Array:
     """Hidden state at the last valid token of each response, [.., T] -> [.., D]."""
-    tokens = response.reshape(-1, response.shape[-1])
-    hidden = transformer.decode(params["trunk"], config.model, tokens)
-    last = jnp.take_along_axis(hidden, sequences.last_valid(tokens)[:, None, None], axis=1)[:, 0]
-    return last.reshape(*response.shape[:-1], -1)
+    return _last(hidden_states(params, config, response), response)
+
+
+def _last(states: chex.Array, response: chex.Array) -> chex.Array:
+    """Of states [.., T, D] those at the last valid token of each response [.., T]: [.., D]."""
+    return jnp.take_along_axis(states, sequences.last_valid(response)[..., None, None], axis=-2)[..., 0, :]
 
 
 def _text_scores(params: Params, config: Config, hidden: chex.Array, key: chex.PRNGKey | None):

@@ -142,6 +142,16 @@ class Mlp(nn.Module):
         return dense(self.config.width, name="down")(jnp.square(jax.nn.relu(wide)))
 
 
+class RmsNorm(nn.Module):
+    """x / rms(x) * scale over the last axis; linen's own traces to five times as many operations."""
+
+    @nn.compact
+    def __call__(self, x: chex.Array) -> chex.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        return normed * jnp.broadcast_to(scale, x.shape)
+
+
 class Pointer(nn.Module):
     """Where in the source the next token stands, and whether it is copied at all."""
 
@@ -182,8 +192,9 @@ def gather(copies: chex.Array, at: chex.Array) -> chex.Array:
     return jax.nn.logsumexp(jnp.where(at, copies, NEVER), axis=-1)
 
 
-def norm() -> nn.RMSNorm:
-    return nn.RMSNorm(epsilon=1e-6)
+def norm() -> nn.Module:
+    """The one place where the network's norms are made."""
+    return RmsNorm()
 
 
 def dense(features: int, name: str | None = None) -> nn.Dense:

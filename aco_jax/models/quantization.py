@@ -14,6 +14,7 @@ from aco_jax.types import Params
 LEVELS = 127  # symmetric: -127..127
 
 
+@jax.jit
 def quantize(params: Params) -> Params:
     """The tree with each matrix named `kernel` or `embedding` as {'int8', 'scale'}; other leaves are kept.
 

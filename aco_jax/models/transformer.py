@@ -67,14 +67,13 @@ def init(key: chex.PRNGKey, config: Config) -> Params:
     """
     tokens = jnp.ones((1, 2), jnp.int32)
     spread = Transformer(config).init(key, tokens, tokens)["params"]
-    flat, tree = jax.tree_util.tree_flatten_with_path(spread)
-    stops = np.cumsum([leaf.size for _, leaf in flat])
-    parts = jnp.split(jax.random.normal(key, (int(stops[-1]),)), stops[:-1])
-    leaves = [
-        leaf * noise.reshape(leaf.shape) if layers.is_random(path[-1].key) else leaf
-        for (path, leaf), noise in zip(flat, parts, strict=True)
-    ]
-    return jax.tree.unflatten(tree, leaves)
+    found, tree = jax.tree_util.tree_flatten_with_path(spread)
+    sizes = [leaf.size for _, leaf in found]
+    random = np.repeat([layers.is_random(path[-1].key) for path, _ in found], sizes)
+    entries = jnp.concatenate([leaf.reshape(-1) for _, leaf in found])
+    entries = entries * jnp.where(random, jax.random.normal(key, entries.shape), 1.0)
+    parts = jnp.split(entries, np.cumsum(sizes)[:-1])
+    return jax.tree.unflatten(tree, [part.reshape(leaf.shape) for part, (_, leaf) in zip(parts, found, strict=True)])
 
 
 def encode(params: Params, config: Config, tokens: chex.Array, key: chex.PRNGKey | None = None) -> chex.Array:
@@ -104,6 +103,18 @@ def log_probs(
 ) -> chex.Array:
     """Normalised log-probabilities [B, T, V] of the token after each input, the copy mixture included."""
     hidden = decode(params, config, inputs, memory, source, key)
+    return next_log_probs(params, config, hidden, inputs, memory, source)
+
+
+def next_log_probs(
+    params: Params,
+    config: Config,
+    hidden: chex.Array,
+    inputs: chex.Array,
+    memory: chex.Array | None = None,
+    source: chex.Array | None = None,
+) -> chex.Array:
+    """`log_probs` of hidden states [B, T, D] that `decode` gave."""
     return _apply(params, config, None, hidden, inputs, memory, source, method="log_probs")
 
 

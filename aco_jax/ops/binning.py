@@ -45,7 +45,9 @@ def digitize(x: chex.Array, edges: chex.Array) -> jax.Array:
       int32 in [0, E], the shape of x.
     """
     chex.assert_rank(edges, 1)
-    return jnp.searchsorted(edges, x, side="right").astype(jnp.int32)
+    # All comparisons at once: there are a handful of edges, and a search would be a loop.
+    x = jnp.asarray(x)[..., None]
+    return jnp.sum(x >= jnp.broadcast_to(edges, (*x.shape[:-1], edges.size)), axis=-1, dtype=jnp.int32)
 
 
 def encode(factors: chex.Array, sizes: Sequence[int]) -> jax.Array:

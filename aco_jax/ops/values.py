@@ -137,7 +137,7 @@ def polyak(target: chex.ArrayTree, online: chex.ArrayTree, rate: chex.Numeric) -
     Args:
       target: tree.
       online: tree of the same structure and shapes.
-      rate: scalar in [0, 1].
+      rate: in [0, 1], a scalar or of the leaves' shape.
     """
     chex.assert_trees_all_equal_shapes(target, online)
     return jax.tree.map(lambda old, new: old + rate * (new - old), target, online)

@@ -32,10 +32,10 @@ def get_config() -> ConfigDict:
     # Language models, all of one size
     config.model = model = ConfigDict()
     model.vocab_size = 2048  # byte pairs learnt from the tables
-    model.width = 96  # with 2 + 2 layers below 1M parameters an agent
+    model.width = 96  # with 1 + 1 layers below 1M parameters an agent
     model.heads = 4
-    model.encoder_layers = 2
-    model.decoder_layers = 2
+    model.encoder_layers = 1
+    model.decoder_layers = 1
     model.mlp_width = 288  # 3 x width
     model.record_length = 64  # tokens of a record
     model.query_length = 28  # tokens of a query, guardrails included
@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     # Agents
     config.agents = agents = ConfigDict()
     agents.rates = ConfigDict(  # of Adam
-        {"base": 1e-4, "rewriter": 1e-4, "ranker": 1e-4, "reward": 1e-3, "critic": 3e-3, "actor": 1e-3}
+        {"base": 1e-4, "rewriter": 1e-4, "ranker": 2e-2, "reward": 1e-3, "critic": 3e-3, "actor": 1e-3}
     )
     agents.clip = 1.0  # greatest norm of an agent's gradient
     agents.replay_capacity = 4096  # transitions, of all replicas together

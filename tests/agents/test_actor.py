@@ -44,6 +44,7 @@ def make_batch(params: chex.ArrayTree) -> actor.Batch:
     return actor.Batch(
         factors=factors,
         valid=valid,
+        state=jnp.arange(3),
         action=jnp.array([0, 2, 1]),
         mu=jnp.array([0.5, 0.25, 0.5]),
         advantage=jnp.array([1.0, -0.5, 0.2]),

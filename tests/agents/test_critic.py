@@ -38,7 +38,8 @@ def batch(seed: int = 0) -> critic.Batch:
         a_tm1=jnp.asarray(rng.integers(0, 3, B), jnp.int32),
         r_t=real(B),
         discount_t=jnp.array([0.9, 0.9, 0.0, 0.9, 0.0, 0.9]),
-        factors_t=factors(seed + 1),
+        q_t=jnp.asarray(rng.normal(size=(B, 3)), jnp.float32),
+        q_target_t=jnp.asarray(rng.normal(size=(B, 3)), jnp.float32),
         valid_t=jnp.asarray(rng.random((B, 3)) < 0.6).at[:, 2].set(True),
         p_next=jnp.asarray(p / p.sum(axis=1, keepdims=True), jnp.float32),
         v_target=real(S),
@@ -47,26 +48,19 @@ def batch(seed: int = 0) -> critic.Batch:
 
 
 @pytest.fixture(scope="module")
-def trees() -> tuple[chex.ArrayTree, chex.ArrayTree]:
-
-    def grown(seed: int) -> chex.ArrayTree:
-        """With a head large enough that two of them disagree about the best action."""
-        tree = jax.jit(critic.init, static_argnums=1)(jax.random.key(seed), CONFIG)
-        return {**tree, "head": {**tree["head"], "kernel": 100 * tree["head"]["kernel"]}}
-
-    return grown(0), grown(1)
+def params() -> chex.ArrayTree:
+    """With a head large enough that actions differ."""
+    tree = jax.jit(critic.init, static_argnums=1)(jax.random.key(0), CONFIG)
+    return {**tree, "head": {**tree["head"], "kernel": 100 * tree["head"]["kernel"]}}
 
 
 @pytest.mark.parametrize(("model_weight", "huber"), [(0.3, 0.0), (0.6, 0.5)])
-def test_loss_is_its_formula(trees: tuple[chex.ArrayTree, chex.ArrayTree], model_weight: float, huber: float) -> None:
-    online, target = trees
+def test_loss_is_its_formula(params: chex.ArrayTree, model_weight: float, huber: float) -> None:
     config = dataclasses.replace(CONFIG, model_weight=model_weight, huber=huber, discount=0.8)
     data = batch()
-    (loss, metrics), _ = slopes(online, config, data, target)
-    q_tm1, q_t, q_target = (
-        np.asarray(q_values(tree, CONFIG, f), np.float64)
-        for tree, f in ((online, data.factors_tm1), (online, data.factors_t), (target, data.factors_t))
-    )
+    (loss, metrics), _ = slopes(params, config, data)
+    q_tm1 = np.asarray(q_values(params, CONFIG, data.factors_tm1), np.float64)
+    q_t, q_target = (np.asarray(q, np.float64) for q in (data.q_t, data.q_target_t))
     errors = []
     for i in range(B):
         valid = np.flatnonzero(np.asarray(data.valid_t[i]))
@@ -82,53 +76,49 @@ def test_loss_is_its_formula(trees: tuple[chex.ArrayTree, chex.ArrayTree], model
 
 
 def test_priorities_are_not_weighted_and_weightless_items_teach_nothing(
-    trees: tuple[chex.ArrayTree, chex.ArrayTree],
+    params: chex.ArrayTree,
 ) -> None:
-    online, target = trees
     data = batch()
     some = dataclasses.replace(data, importance_weights=jnp.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
     other = dataclasses.replace(some, r_t=some.r_t.at[3:].add(100.0))
-    (one, metrics), slope = slopes(online, CONFIG, some, target)
-    (two, _), other_slope = slopes(online, CONFIG, other, target)
+    (one, metrics), slope = slopes(params, CONFIG, some)
+    (two, _), other_slope = slopes(params, CONFIG, other)
     assert float(one) == float(two)
     chex.assert_trees_all_equal(slope, other_slope)
-    (_, plain), _ = slopes(online, CONFIG, data, target)
+    (_, plain), _ = slopes(params, CONFIG, data)
     np.testing.assert_array_equal(metrics["td_error"], plain["td_error"])
 
 
-def test_targets_are_constants(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
-    online, target = trees
-    to_target = jax.jit(jax.grad(lambda tree: critic.loss(online, CONFIG, batch(), tree)[0]))(target)
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(to_target))
-    # Where every walk ends the targets hold no Q at all, and finite differences find the same slope.
-    data = dataclasses.replace(batch(), discount_t=jnp.zeros(B))
+def test_the_slope_is_that_of_finite_differences(params: chex.ArrayTree) -> None:
+    """The targets are constants: only Q(s_tm1, a_tm1) moves."""
+    data = batch()
     config = dataclasses.replace(CONFIG, model_weight=0.3, huber=0.0, discount=0.8)
 
     def loss(move: jax.Array) -> float:
-        head = {**online["head"], "bias": online["head"]["bias"] + move}
-        return float(slopes({**online, "head": head}, config, data, target)[0][0])
+        head = {**params["head"], "bias": params["head"]["bias"] + move}
+        return float(slopes({**params, "head": head}, config, data)[0][0])
 
-    bias = slopes(online, config, data, target)[1]["head"]["bias"]
+    bias = slopes(params, config, data)[1]["head"]["bias"]
     for a in range(3):
         move = jnp.zeros(3).at[a].set(1e-2)
         np.testing.assert_allclose(bias[a], (loss(move) - loss(-move)) / 2e-2, rtol=2e-3, atol=1e-3)
 
 
-def test_table_in_chunks_equals_values_at_once(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
+def test_table_in_chunks_equals_values_at_once(params: chex.ArrayTree) -> None:
     everything = factors(3, 13)
-    at_once = q_values(trees[0], CONFIG, everything)
-    np.testing.assert_allclose(q_table(trees[0], CONFIG, everything), at_once, rtol=1e-4, atol=1e-5)
+    at_once = q_values(params, CONFIG, everything)
+    np.testing.assert_allclose(q_table(params, CONFIG, everything), at_once, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        q_values(trees[0], CONFIG, everything[:12].reshape(3, 4, 3)),
+        q_values(params, CONFIG, everything[:12].reshape(3, 4, 3)),
         at_once[:12].reshape(3, 4, 3),
         rtol=1e-4,
         atol=1e-5,
     )
 
 
-def test_each_factor_is_read(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
+def test_each_factor_is_read(params: chex.ArrayTree) -> None:
     one_apart = jnp.concatenate([jnp.zeros((1, 3), jnp.int32), jnp.eye(3, dtype=jnp.int32)])
-    q = np.asarray(q_values(trees[0], CONFIG, one_apart))
+    q = np.asarray(q_values(params, CONFIG, one_apart))
     assert all(not np.allclose(q[0], q[1 + place]) for place in range(3))
 
 
@@ -138,10 +128,10 @@ def test_state_values_leave_invalid_actions_out_and_end_at_0() -> None:
     np.testing.assert_array_equal(critic.state_values(q, valid, 2), [1.0, -3.0, 0.0])
 
 
-def test_target_moves_at_its_rate(trees: tuple[chex.ArrayTree, chex.ArrayTree]) -> None:
+def test_target_moves_at_its_rate(params: chex.ArrayTree) -> None:
     config = dataclasses.replace(CONFIG, target_rate=0.25)
-    moved = critic.update_target(config, trees[1], trees[0])
-    expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, trees[1], trees[0])
+    moved = critic.update_target(config, trees[1], params)
+    expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, trees[1], params)
     chex.assert_trees_all_close(moved, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -179,20 +169,23 @@ def chain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return p, r, q
 
 
-def chain_batch(config: critic.Config, target: chex.ArrayTree, key: jax.Array, copies: int = 8) -> critic.Batch:
+def chain_batch(
+    config: critic.Config, params: chex.ArrayTree, target: chex.ArrayTree, key: jax.Array, copies: int = 8
+) -> critic.Batch:
     """Every valid action of every state, with next states drawn anew."""
     p, r, _ = chain()
     pairs = np.meshgrid(np.arange(CHAIN - 1), np.arange(2), indexing="ij")
     s, a = (np.tile(x.ravel(), copies) for x in pairs)
     valid = jnp.asarray(np.tile([True, True, False], (CHAIN, 1)))
     then = jax.random.categorical(key, jnp.log(jnp.asarray(p[s, a], jnp.float32)))
-    q = critic.q_values(target, config, jnp.arange(CHAIN)[:, None])
+    online, q = (critic.q_values(tree, config, jnp.arange(CHAIN)[:, None]) for tree in (params, target))
     return critic.Batch(
         factors_tm1=jnp.asarray(s)[:, None],
         a_tm1=jnp.asarray(a),
         r_t=jnp.asarray(r[s, a], jnp.float32),
         discount_t=jnp.where(then == CHAIN - 1, 0.0, DISCOUNT),
-        factors_t=then[:, None],
+        q_t=online[then],
+        q_target_t=q[then],
         valid_t=valid[then],
         p_next=jnp.asarray(p[s, a], jnp.float32),
         v_target=critic.state_values(q, valid, CHAIN - 1),
@@ -212,7 +205,8 @@ def test_the_chains_best_values_are_approached() -> None:
     def train(key: jax.Array) -> jax.Array:
         def body(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
             params, target, moments = carry
-            slope = jax.grad(critic.loss, has_aux=True)(params, config, chain_batch(config, target, key), target)[0]
+            data = jax.lax.stop_gradient(chain_batch(config, params, target, key))
+            slope = jax.grad(critic.loss, has_aux=True)(params, config, data)[0]
             change, moments = optimiser.update(slope, moments)
             params = optax.apply_updates(params, change)
             return (params, critic.update_target(config, target, params), moments), None

@@ -13,7 +13,7 @@ import pytest
 
 from aco_jax.agents import reward
 from aco_jax.models import transformer
-from aco_jax.types import Preference
+from aco_jax.types import Params, Preference
 
 MODEL = transformer.Config(
     vocab_size=40,
@@ -114,11 +114,15 @@ def test_start_gets_no_gradient_and_drift_is_zero_there(params: chex.ArrayTree) 
     grads = jax.grad(lambda p: reward.loss(p, CONFIG, batch, jax.random.key(0))[0])(params)
     assert all(float(jnp.max(jnp.abs(g))) == 0 for g in jax.tree.leaves(grads["start"]))
     assert any(float(jnp.max(jnp.abs(g))) > 0 for g in jax.tree.leaves(grads["trunk"]))
-    assert float(reward.drift(params, CONFIG, batch.response[:, 0])) == pytest.approx(0, abs=1e-6)
+    def drift(tree: Params) -> float:
+        tokens = batch.response[:, 0]
+        return float(reward.drift(tree, CONFIG, reward.hidden_states(tree, CONFIG, tokens), tokens))
+
+    assert drift(params) == pytest.approx(0, abs=1e-6)
     moved = params | {"trunk": jax.tree.map(lambda x: x * 1.1, params["trunk"])}
-    assert float(reward.drift(moved, CONFIG, batch.response[:, 0])) > 1e-4
+    assert drift(moved) > 1e-4
     restarted = reward.restart(moved)
-    assert float(reward.drift(restarted, CONFIG, batch.response[:, 0])) == pytest.approx(0, abs=1e-6)
+    assert drift(restarted) == pytest.approx(0, abs=1e-6)
 
 
 def test_stochastic_members_vary_with_the_key_and_deterministic_ones_do_not(params: chex.ArrayTree) -> None:
