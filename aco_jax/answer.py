@@ -72,7 +72,7 @@ def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[
     kept = _kept(workdir, dataset)
     if kept is None:
         config, agents, desk, run = restore(workdir, dataset)
-        kept = judged(agents, desk, run, walk(config, agents, desk, run))
+        kept = judged(agents, desk, run, walk(config, agents, desk, run) if config.train.rounds else None)
     return rows_of(dataset, kept, pairs)
 
 
@@ -83,7 +83,7 @@ def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
     """
     start = time.monotonic()
     config, agents, desk, run = restore(workdir, dataset)
-    walked = walk(config, agents, desk, run)
+    walked = walk(config, agents, desk, run) if config.train.rounds else None
     found = judged(agents, desk, run, walked)
     rows = rows_of(dataset, found, None)
     write_relations(workdir / "relations.csv", rows)
@@ -91,17 +91,21 @@ def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
     path = workdir / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["seconds"]["relating"] = round(time.monotonic() - start, 1)
-    summary["tokens"]["read by the actor"] = walked.tokens
+    if walked is not None:
+        summary["tokens"]["read by the actor"] = walked.tokens
+        summary["counts"] |= {
+            "candidates": int((walked.record >= 0).sum()),
+            "candidates read": int(walked.revealed.sum()),
+        }
     summary["counts"] |= {
-        "candidates": int((walked.record >= 0).sum()),
-        "candidates read": int(walked.revealed.sum()),
         "pairs stated": len(rows),
         "of them stated by the actor": int((found.stated & found.related).sum()),
         "turned down by the actor alone": int((found.rejected & (found.posterior > 0.5)).sum()),
     }
     name = dataset.relations[0].name
     summary["label_free"] = {"catalogue": estimate(found), name: estimate(found)}
-    summary["examples"] = examples(agents, desk, run, rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES])
+    shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES] if walked is not None else []
+    summary["examples"] = examples(agents, desk, run, shown)
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return rows, summary
 
@@ -170,13 +174,20 @@ def walk(config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: tra
     return lists.walked()
 
 
-def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: Walked) -> Judged:
-    """The posterior of every compared pair from both directions, and which of them the actor states."""
+def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: Walked | None) -> Judged:
+    """The posterior of every compared pair from both directions, and which of them the actor states.
+
+    Where no actor was trained nothing was walked, and the posterior alone decides.
+    """
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     everything = jax.tree.map(jnp.asarray, supervision.everything(problem))
     scores = ranker.member_scores(params, agents.ranker, everything, revealed=False)[..., 0]
     fold = jnp.asarray(_folds(run, len(problem.anchor)))
     logits = np.array(judge.held_out(scores, fold, agents.ranker.folds))[:, 0]
+    if walked is None:
+        posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
+        nobody = np.zeros(len(problem.pair), bool)
+        return Judged(problem.pair, posterior, nobody, nobody, related=posterior > 0.5)
     # What was read counts as read, wherever the candidate stands in the list.
     same = (problem.record[:, :, None] == walked.record[:, None]) & (problem.record >= 0)[:, :, None]
     read = same & walked.revealed[:, None]
@@ -200,7 +211,7 @@ def rows_of(dataset: Dataset, found: Judged, pairs: Pairs | None) -> list[Row]:
     if pairs is None:
         chosen = np.flatnonzero(found.related)
         chosen = chosen[np.argsort(-found.posterior[chosen], kind="stable")]
-        return [_row(dataset, *found.pair[i], name, float(found.posterior[i])) for i in chosen]
+        return [_row(dataset, found.pair[i, 0], found.pair[i, 1], name, float(found.posterior[i])) for i in chosen]
     place = {(int(left), int(right)): i for i, (left, right) in enumerate(found.pair)}
     rows = []
     for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):

@@ -277,7 +277,7 @@ def _share(
 ) -> play.Shared:
     penalties = {
         "base": batch.silent,
-        "rewriter": jnp.mean(rewriter.penalty(batch.subquery, batch.ask_source, tables.facts), axis=1),
+        "rewriter": _mean_of_rewrites(rewriter.penalty(batch.subquery, batch.ask_source, tables.facts)),
         "ranker": ranker.penalty(params, config.ranker, batch.subquery),
     }
     # V counts R at every step of a walk; a step of it is in units of R.
@@ -292,6 +292,11 @@ def _share(
         config.agreement_weight,
         config.penalty_weight,
     )
+
+
+def _mean_of_rewrites(x: chex.Array) -> chex.Array:
+    """[B, M] -> [B], 0 where nothing is rewritten."""
+    return jnp.sum(x, axis=1) / max(x.shape[1], 1)
 
 
 def _remember(state: State, episode: environment.Episode, shared: play.Shared, config: Config) -> State:

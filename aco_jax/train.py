@@ -194,7 +194,9 @@ def _graduate(state: learner.State, agents: learner.Config) -> learner.State:
     params = learner.trees(replicas.first(state.averaged.params), agents)
     ready = {"actor": actor.from_base(params["base"]), "reward": reward.restart(params["reward"])}
     moved = _with(state, {name: learner.vector(tree) for name, tree in ready.items()})
-    return dataclasses.replace(moved, step=jnp.zeros_like(state.step))
+    # Moments of the lessons would go on moving what the rounds have no gradient for.
+    averaged = dataclasses.replace(moved.averaged, moments=jax.tree.map(jnp.zeros_like, moved.averaged.moments))
+    return dataclasses.replace(moved, averaged=averaged, step=jnp.zeros_like(state.step))
 
 
 def _with(state: learner.State, params: dict[str, jax.Array]) -> learner.State:

@@ -45,6 +45,7 @@ def problem(padding: int = 0) -> environment.Problem:
         validity=padded(np.ones(3, np.float32)),
         reading=padded(np.array([-2.0, 2.0, 0.0], np.float32), 9),
         ready=padded(np.ones(3, bool)),
+        pending=jnp.array(False),
         tokens=padded(np.array([10, 20, 30], np.int32), 999),
         reward=padded(np.array([[-1.0, -2.0], [0.5, 3.0], [1.5, -1.5]], np.float32), 99),
         spread=padded(np.zeros(3, np.float32)),
@@ -252,6 +253,20 @@ def test_a_reading_that_is_not_there_is_waited_for() -> None:
     whole = play([NONE, READ, SAME, STOP])
     chex.assert_trees_all_equal(then.final, whole.final)
     np.testing.assert_array_equal(then.transition.s_tm1[0, :3], whole.transition.s_tm1[0, 1:4])
+
+
+def test_rows_that_are_not_made_yet_are_waited_for() -> None:
+    """Pending rows are offered although they hold nothing yet; the walk then ends as if they had been there."""
+    known = problem()
+    hollow = dataclasses.replace(known, valid=known.valid & (known.row == 0), pending=jnp.array(True))
+    first = play([NONE, NONE, REWRITE, REWRITE, REWRITE, REWRITE], hollow)
+    np.testing.assert_array_equal(first.mask[0], [True, True] + [False] * 4)
+    assert not bool(first.final.ended[0])
+    script = scripted(jnp.array([REWRITE, SAME, STOP, STOP, STOP, STOP]))
+    then = environment.play(CONFIG, EDGES, batched(known), script, jax.random.key(0), first.final)
+    chex.assert_trees_all_equal(then.final, play([NONE, NONE, REWRITE, SAME], known).final)
+    nothing = dataclasses.replace(hollow, valid=jnp.zeros(3, bool))
+    assert not bool(environment.reset(nothing).ended)
 
 
 def test_a_shift_of_null_lowers_all_odds() -> None:

@@ -146,7 +146,7 @@ def policy_loss(
     chex.assert_rank([source, written, advantage], [3, 3, 1])
     log_prob = subquery_log_prob(params, config, source, written)
     each = jax.vmap(jax.vmap(policy_gradient.reinforce_loss, (0, None)))(log_prob, advantage)
-    return jnp.mean(each)
+    return jnp.sum(each) / max(each.size, 1)  # there may be no subquery
 
 
 def subquery_log_prob(params: Params, config: Config, source: chex.Array, written: chex.Array) -> chex.Array:

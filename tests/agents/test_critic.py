@@ -130,8 +130,9 @@ def test_state_values_leave_invalid_actions_out_and_end_at_0() -> None:
 
 def test_target_moves_at_its_rate(params: chex.ArrayTree) -> None:
     config = dataclasses.replace(CONFIG, target_rate=0.25)
-    moved = critic.update_target(config, trees[1], params)
-    expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, trees[1], params)
+    target = jax.tree.map(lambda p: -2 * p, params)
+    moved = critic.update_target(config, target, params)
+    expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, target, params)
     chex.assert_trees_all_close(moved, expected, rtol=1e-5, atol=1e-6)
 
 

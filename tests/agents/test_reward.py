@@ -114,6 +114,7 @@ def test_start_gets_no_gradient_and_drift_is_zero_there(params: chex.ArrayTree) 
     grads = jax.grad(lambda p: reward.loss(p, CONFIG, batch, jax.random.key(0))[0])(params)
     assert all(float(jnp.max(jnp.abs(g))) == 0 for g in jax.tree.leaves(grads["start"]))
     assert any(float(jnp.max(jnp.abs(g))) > 0 for g in jax.tree.leaves(grads["trunk"]))
+
     def drift(tree: Params) -> float:
         tokens = batch.response[:, 0]
         return float(reward.drift(tree, CONFIG, reward.hidden_states(tree, CONFIG, tokens), tokens))

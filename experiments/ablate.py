@@ -1,0 +1,72 @@
+"""What each part is worth: the same runs with one part switched off, paired by data set and seed.
+
+    python experiments/ablate.py --data=DIR,DIR --seeds=3 --out=runs/ablation [--switches=NAME,NAME]
+
+A cell is one run and has one JSON file; the same command goes on where it stopped. Cells of `all` are those of
+results.py if both have one folder. Machine: 2 cores, no accelerator; about five minutes a cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+import cells
+import launch
+from aco_jax import evaluation
+
+SWITCHES: dict[str, cells.Overrides] = {
+    "all": {},
+    "no agents": {"train.rounds": 0, "train.pretrain_rounds": 0},
+    "no rewriting": {"train.rewrites": 0},
+    "no reading": {"environment.token_cost": 1000.0},
+    "base frozen": {"agents.rates.base": 0.0},
+    "no shared reward": {"agents.shared_weight": 0.0, "agents.credit_weight": 0.0},
+    "no penalties": {"agents.penalty_weight": 0.0},
+    "no priorities": {"agents.priority_exponent": 0.0},
+    "no smoothing": {"agents.smoothing": 1e-6},
+    "no sharing": {"agents.share_every": 0},
+    "one replica": {"train.replicas": 1},
+}
+
+
+def main() -> None:
+    folders = [Path(folder) for folder in flags.FLAGS.data]
+    names = flags.FLAGS.switches or list(SWITCHES)
+    wanted = [
+        cells.Cell(folder, seed, name, SWITCHES[name])
+        for name in dict.fromkeys(["all", *names])
+        for folder in folders
+        for seed in range(flags.FLAGS.seeds)
+    ]
+    found = cells.run(wanted, Path(flags.FLAGS.out), flags.FLAGS.split)
+    print(f"{'data':<18}{'switched off':<20}{'F1':>7}{'change, 95% interval':>24}{'tokens read':>14}")
+    for folder in folders:
+        for name in dict.fromkeys(cell.switch for cell in wanted):
+            runs = {
+                switch: [cell for cell in found if (cell["data"], cell["switch"]) == (folder.name, switch)]
+                for switch in ("all", name)
+            }
+            print(line(folder.name, name, runs["all"], runs[name]))
+
+
+def line(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:
+    """One part: F1 without it, the paired difference to the whole with its interval (Student's t), tokens read."""
+    before, after = ([100 * run["scores"]["pairs"]["f1"] for run in group] for group in (whole, runs))
+    mean, deviation = cells.spread([b - a for a, b in zip(before, after, strict=True)])
+    half = cells.student(len(after)) * deviation / math.sqrt(len(after))
+    read = cells.spread([run["summary"]["tokens"].get("read by the actor", 0) for run in runs])[0]
+    return f"{data:<18}{name:<20}{cells.spread(after)[0]:>7.1f}{mean:>14.1f} ± {half:<7.1f}{read:>14.0f}"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("data", None, "folders of tables with gold, separated by commas", required=True)
+    flags.DEFINE_integer("seeds", 3, "runs of each", lower_bound=1)
+    flags.DEFINE_string("out", "runs/ablation", "folder of the cells")
+    flags.DEFINE_multi_enum("switches", [], list(SWITCHES), "parts to switch off; all by default")
+    flags.DEFINE_enum("split", "valid", evaluation.SPLITS, "which labelled pairs")
+    launch.run(main)

@@ -1,0 +1,105 @@
+"""Studies made of cells: one run of the main job each, one JSON file each, gone on with where they stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from aco_jax import progress
+from aco_jax.data.records import InputError
+
+HERE = Path(__file__).parent
+Overrides = Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a data set, a seed, and what of the config is changed."""
+
+    data: Path
+    seed: int
+    switch: str
+    overrides: Overrides
+
+    @property
+    def name(self) -> str:
+        return f"{self.data.name}-{self.switch.replace(' ', '_')}-{self.seed}"
+
+
+def run(cells: Iterable[Cell], out: Path, split: str) -> list[dict[str, Any]]:
+    """The results of all cells; those that have a file in `out` are read. Raises InputError where a run fails."""
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = list(cells)
+    results = []
+    with progress.bar(len(wanted), "cells", unit="cell") as bar:
+        for cell in wanted:
+            path = out / f"{cell.name}.json"
+            if not path.is_file():
+                found = json.dumps(_run(cell, out / cell.name, split), indent=1, ensure_ascii=False)
+                path.write_text(found + "\n", encoding="utf-8")
+            results.append(json.loads(path.read_text(encoding="utf-8")))
+            bar.update()
+    return results
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation; that of a single value is not known."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def student(count: int) -> float:
+    """The 97.5% quantile of Student's t for the mean of `count` values."""
+    return float(stats.t.ppf(0.975, count - 1)) if count > 1 else math.nan
+
+
+def quarters(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Of every metric its mean over the first quarter of the rows that have it, and over the last."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                found.setdefault(name, []).append(float(value))
+    part = {name: max(1, len(values) // 4) for name, values in found.items()}
+    return {
+        name: (statistics.fmean(values[: part[name]]), statistics.fmean(values[-part[name] :]))
+        for name, values in found.items()
+    }
+
+
+def _run(cell: Cell, workdir: Path, split: str) -> dict[str, Any]:
+    start = time.monotonic()
+    changed = [f"--config.{name}={value}" for name, value in {"seed": cell.seed, **cell.overrides}.items()]
+    config = f"--config={HERE / 'configs' / 'folder.py'}"
+    _call("aco.py", config, f"--config.data.path={cell.data}", f"--workdir={workdir}", *changed)
+    seconds = time.monotonic() - start
+    scores = json.loads(_call("evaluate.py", f"--workdir={workdir}", f"--split={split}").splitlines()[-1])
+    summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "data": cell.data.name,
+        "seed": cell.seed,
+        "switch": cell.switch,
+        "overrides": dict(cell.overrides),
+        "wall_seconds": round(seconds, 1),
+        "scores": scores,
+        "summary": summary,
+        "quarters": quarters(progress.read_metrics(workdir)),
+    }
+
+
+def _call(launcher: str, *arguments: str) -> str:
+    command = [sys.executable, str(HERE / launcher), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"{launcher} {' '.join(arguments)}: exit code {done.returncode}: {last}")
+    return done.stdout

@@ -1,0 +1,80 @@
+"""The table of results: every data set, several seeds, beside both baselines of the same run.
+
+    python experiments/results.py --data=DIR,DIR --seeds=3 --out=runs/results
+
+A cell is one run of the main job with the defaults and has one JSON file; the same command goes on where it stopped.
+Machine: 2 cores, no accelerator; about five minutes a cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+import cells
+import launch
+from aco_jax import evaluation
+
+STAGES = (
+    "base/denoise",
+    "base/ask",
+    "rewriter/cross_entropy",
+    "base/query_recall",
+    "ranker/mrr",
+    "reward/accuracy",
+    "critic/absolute_error",
+    "play/return",
+    "actor/kl",
+    "shared/reward",
+)
+
+
+def main() -> None:
+    folders = [Path(folder) for folder in flags.FLAGS.data]
+    wanted = [cells.Cell(folder, seed, "all", {}) for folder in folders for seed in range(flags.FLAGS.seeds)]
+    found = cells.run(wanted, Path(flags.FLAGS.out), flags.FLAGS.split)
+    print(
+        f"{'data':<18}{'ACO F1':>16}{'mutual best':>13}{'one-to-one':>12}{'weighted F1':>13}{'all no':>8}{'seconds':>9}"
+    )
+    for folder in folders:
+        print(line(folder.name, [cell for cell in found if cell["data"] == folder.name]))
+    print(f"\n{'stage, first quarter to last':<34}{'first':>10}{'last':>10}{'change, 95% interval':>28}")
+    for name in STAGES:
+        print(stage(name, found))
+
+
+def line(name: str, runs: Sequence[dict[str, Any]]) -> str:
+    """One data set: mean and standard deviation over the seeds, in percent."""
+    scores = [run["scores"] for run in runs]
+    mean, deviation = cells.spread([100 * score["pairs"]["f1"] for score in scores])
+    baselines = "".join(
+        f"{100 * scores[0]['baselines'][method]['pairs']['f1']:>{width}.1f}"
+        for method, width in (("mutual best", 13), ("one-to-one", 12))
+    )
+    weighted = cells.spread([100 * score["weighted_f1"] for score in scores])[0]
+    seconds = max(run["wall_seconds"] for run in runs)
+    nothing = 100 * scores[0]["all_negative_weighted_f1"]
+    return f"{name:<18}{mean:>9.1f} ± {deviation:<4.1f}{baselines}{weighted:>13.1f}{nothing:>8.1f}{seconds:>9.0f}"
+
+
+def stage(name: str, runs: Sequence[dict[str, Any]]) -> str:
+    """A stage's own measure over all runs, with the interval of its change (Student's t)."""
+    pairs = [run["quarters"][name] for run in runs if name in run["quarters"]]
+    if not pairs:
+        return f"{name:<34}{'not measured':>10}"
+    first, last = (cells.spread([pair[i] for pair in pairs])[0] for i in (0, 1))
+    mean, deviation = cells.spread([after - before for before, after in pairs])
+    half = cells.student(len(pairs)) * deviation / math.sqrt(len(pairs))
+    return f"{name:<34}{first:>10.3f}{last:>10.3f}{mean:>14.3f} ± {half:.3f}"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("data", None, "folders of tables with gold, separated by commas", required=True)
+    flags.DEFINE_integer("seeds", 3, "runs of each", lower_bound=1)
+    flags.DEFINE_string("out", "runs/results", "folder of the cells")
+    flags.DEFINE_enum("split", "valid", evaluation.SPLITS, "which labelled pairs")
+    launch.run(main)

@@ -1,0 +1,43 @@
+"""Studies: what a cell keeps, and that a study goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import cells
+import results
+from aco_jax.data.records import InputError
+
+
+def test_quarters_are_means_of_the_first_and_last_rows() -> None:
+    rows = [{"step": i, "loss": float(8 - i), **({"late": 2.0} if i == 7 else {})} for i in range(8)]
+    found = cells.quarters(rows)
+    assert found == {"loss": (7.5, 1.5), "late": (2.0, 2.0)}
+
+
+def test_spread_and_interval_against_hand_sized_numbers() -> None:
+    mean, deviation = cells.spread([1.0, 2.0, 3.0])
+    assert (mean, deviation) == (2.0, 1.0)
+    assert math.isnan(cells.spread([1.0])[1])
+    assert cells.student(3) == pytest.approx(4.3027, abs=1e-4)  # two degrees of freedom
+    assert math.isnan(cells.student(1))
+    line = results.stage("loss", [{"quarters": {"loss": (1.0, 3.0)}}, {"quarters": {"loss": (1.0, 5.0)}}])
+    assert line.split() == ["loss", "1.000", "4.000", "3.000", "±", "12.706"]
+
+
+def test_a_cell_that_is_there_is_not_run_again(tmp_path: Path) -> None:
+    cell = cells.Cell(tmp_path / "nowhere", 0, "no agents", {})
+    kept = {"data": "nowhere", "seed": 0}
+    (tmp_path / "nowhere-no_agents-0.json").write_text(json.dumps(kept))
+    assert cells.run([cell], tmp_path, "valid") == [kept]
+
+
+def test_a_run_that_fails_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+    cell = cells.Cell(tmp_path / "nowhere", 0, "all", {})
+    with pytest.raises(InputError, match=r"aco\.py .*exit code 2: aco\.py: .*nowhere"):
+        cells.run([cell], tmp_path / "out", "valid")
+    assert not list((tmp_path / "out").glob("*.json"))
