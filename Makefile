@@ -11,7 +11,6 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 run: .venv/run  ## the main job on the built-in catalogues
 	$(BIN)/python experiments/aco.py --config=experiments/configs/builtin.py --workdir=$(WORKDIR)
-	$(BIN)/python experiments/evaluate.py --workdir=$(WORKDIR) --split=valid
 
 test: lint  ## layers, lint, format, types and all tests of a few minutes
 	$(BIN)/python -m pytest

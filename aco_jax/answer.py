@@ -104,6 +104,8 @@ def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
     }
     name = dataset.relations[0].name
     summary["label_free"] = {"catalogue": estimate(found), name: estimate(found)}
+    if walked is not None and not walked.revealed.any():
+        summary["notes"].append("No reading was asked for when the tables were related: none was worth its price.")
     shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES] if walked is not None else []
     summary["examples"] = examples(agents, desk, run, shown)
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

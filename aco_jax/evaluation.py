@@ -71,12 +71,15 @@ def evaluate(
 ) -> Scores:
     """Everything there is to say of the stated relations, with both baselines on the same pairs.
 
+    Labels that name a relation which the run was not asked for count as "other".
+
     Args:
       rows: the stated relations, relations.csv.
       pair_rows: a relation and its probability for each pair of `labelled`; "unrelated" is one too.
       estimates: label-free precision, recall and F1, of "catalogue" and of each relation by its name.
     """
     stated = {_pair(dataset, row): row[4].strip().lower() for row in rows}
+    labelled = None if labelled is None else _sought(dataset, labelled)
     result: Scores = {"predicted_pairs": len(stated), "pairs": None, "relations": None, "calibration": None}
     if labelled is not None:
         result |= _score_pairs(stated, labelled)
@@ -142,6 +145,12 @@ def _pairs(pairs: Pairs) -> list[Pair]:
 
 def _labels(pairs: Pairs) -> list[str]:
     return [label.lower() for label in pairs.label or ()]
+
+
+def _sought(dataset: Dataset, labelled: Pairs) -> Pairs:
+    known = {relation.name.lower() for relation in dataset.relations} | {"1", *NEGATIVE}
+    labels = tuple(label if label.lower() in known else "other" for label in labelled.label or ())
+    return Pairs(labelled.left, labelled.right, labels)
 
 
 def _probability(text: str, place: str) -> float:

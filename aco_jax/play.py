@@ -282,5 +282,5 @@ def _votes(score: chex.Array) -> chex.Array:
     best = jnp.argmax(score, axis=-1)
     stated = jnp.max(score, axis=-1) > 0
     # One candidate an anchor and member: NULL and the others are what it beats.
-    first = jnp.argmax(jnp.max(score, axis=-1), axis=-1)[..., None] == jnp.arange(score.shape[2])
+    first = jax.nn.one_hot(jnp.argmax(jnp.max(score, axis=-1), axis=-1), score.shape[2], dtype=bool)
     return jnp.where(stated & first, best + 1, UNRELATED).astype(jnp.int32)

@@ -65,6 +65,7 @@ def write(workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[
         _headline(tables.scores, summary),
         _scores(tables.scores),
         _pair_of(_confusion(tables.confusion), _reliability(tables.reliability)),
+        _notes(summary.get("notes", ())),
         _examples(tables.examples),
         _pair_of(_spent(summary, "seconds", "s"), _spent(summary, "tokens", "tokens")),
         *_curves(metrics),
@@ -117,6 +118,11 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
         before = row["of"]
     head = "<tr><th>of<th>method<th>precision<th>recall<th>F1<th>F1 estimated without labels</tr>"
     return _section("Beside the baselines", f"<table class='scores'>{head}{''.join(rows)}</table>") if rows else ""
+
+
+def _notes(notes: Sequence[str]) -> str:
+    found = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return _section("Worth knowing", f"<ul>{found}</ul>") if found else ""
 
 
 def _confusion(confusion: Mapping[str, Mapping[str, int]]) -> str:

@@ -34,6 +34,7 @@ from aco_jax.types import Params
 
 Summary = dict[str, Any]
 JUDGING = 4  # rounds of self-training; more decay
+VISITED, USED = 200, 0.01  # states, and share of the decisions, below which a reader is told
 
 
 @struct.dataclass
@@ -94,7 +95,7 @@ def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> Summary:
             meta = {"seconds": clock.seconds, "tokens": spent}
             checkpoints.save(workdir / "checkpoints", step, run, meta, config.train.keep)
             bar.update()
-    summary = summarise(config, dataset, desk, run, clock, spent)
+    summary = summarise(dataset, desk, agents, run, clock, spent)
     (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
 
@@ -244,8 +245,11 @@ def _spread(tree: Params, count: int) -> Params:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
 
 
-def summarise(config: TrainConfig, dataset: Dataset, desk: desks.Desk, run: Run, clock: Clock, spent) -> Summary:
+def summarise(
+    dataset: Dataset, desk: desks.Desk, agents: learner.Config, run: Run, clock: Clock, spent: dict[str, float]
+) -> Summary:
     """What summary.json holds."""
+    visits = _visits(run.state, agents)
     return {
         "fingerprint": dataset.fingerprint,
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
@@ -253,4 +257,21 @@ def summarise(config: TrainConfig, dataset: Dataset, desk: desks.Desk, run: Run,
         "tokens": spent,
         "counts": {"records": dataset.size, "tables": len(dataset.tables), "lists": len(desk.problem.anchor)},
         "label_free": {},
+        "notes": notes(visits, agents.environment.bins.state_count) if int(run.state.merges[0]) > 1 else [],
     }
+
+
+def notes(visits: dict[str, float], states_in_all: int) -> list[str]:
+    """What a reader should know of a decision process that is not used to the full."""
+    found, visited = [], int(visits["transitions/visited"])
+    if visited < VISITED:
+        found.append(
+            f"{visited} states of {states_in_all} were visited, fewer than {VISITED}: "
+            "what is known of a candidate goes together, so that most combinations of bins never arise."
+        )
+    for name, share in visits.items():
+        if name.startswith("actor/share_") and share < USED:
+            found.append(
+                f"The action {name.removeprefix('actor/share_')} was taken in {share:.2%} of the decisions only."
+            )
+    return found

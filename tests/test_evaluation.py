@@ -157,3 +157,13 @@ def test_relations_are_read_strictly(tmp_path):
     path.write_text("ltable_id,rtable_id,relation\n0,1,same\n")
     with pytest.raises(InputError, match="no column 'probability'"):
         evaluation.read_relations(path, make_dataset())
+
+
+def test_a_relation_that_was_not_asked_for_counts_as_other(tmp_path):
+    write(tmp_path, "valid.csv", "ltable_id,rtable_id,label\n0,0,same\n1,1,spare\n")
+    pair_rows = [row("0", "0"), row("1", "1", "unrelated")]
+    result = scored(tmp_path, make_dataset(), [row("0", "0")], pair_rows)
+    assert (result["pairs"]["positive"], result["pairs"]["f1"]) == (1, 1.0)
+    assert set(result["relations"]["labels"]) == {"same", "other"}
+    asked = scored(tmp_path, make_dataset(relations=RELATIONS), [row("0", "0")], pair_rows)
+    assert asked["pairs"]["positive"] == 2
