@@ -176,7 +176,8 @@ def _pretrain(config, agents, desk, mesh, shared, advance, step: int, last: bool
     material = desks.lessons(desk, config, step, config.train.pretrain_steps, each)
     state, metrics = advance(run.state, material, shared)
     if last:
-        state = replicas.place(_graduate(state, agents), mesh)
+        state, taught = _graduate(state, agents, jax.random.key(config.seed))
+        state, metrics = replicas.place(state, mesh), metrics | taught
     counted = {"tokens/pretraining": float(sum((x > 0).sum() for x in jax.tree.leaves(material)))}
     return dataclasses.replace(run, state=state), metrics | counted
 
@@ -190,14 +191,19 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     return dataclasses.replace(run, state=state), metrics | measured | _visits(state, agents)
 
 
-def _graduate(state: learner.State, agents: learner.Config) -> learner.State:
-    """After the supervised start: the actor begins as the base, and the reward model's start is kept."""
+def _graduate(
+    state: learner.State, agents: learner.Config, key: jax.Array
+) -> tuple[learner.State, dict[str, jax.Array]]:
+    """After the supervised start: the actor begins as the base, taught the fixed policy, and the reward model's start
+    is kept."""
     params = learner.trees(replicas.first(state.averaged.params), agents)
-    ready = {"actor": actor.from_base(params["base"]), "reward": reward.restart(params["reward"])}
+    decides, cross_entropy = learner.imitate(actor.from_base(params["base"]), agents, key)
+    ready = {"actor": decides, "reward": reward.restart(params["reward"])}
     moved = _with(state, {name: learner.vector(tree) for name, tree in ready.items()})
     # Moments of the lessons would go on moving what the rounds have no gradient for.
     averaged = dataclasses.replace(moved.averaged, moments=jax.tree.map(jnp.zeros_like, moved.averaged.moments))
-    return dataclasses.replace(moved, averaged=averaged, step=jnp.zeros_like(state.step))
+    moved = dataclasses.replace(moved, averaged=averaged, step=jnp.zeros_like(state.step))
+    return moved, {"actor/imitation": cross_entropy}
 
 
 def _with(state: learner.State, params: dict[str, jax.Array]) -> learner.State:

@@ -18,6 +18,7 @@ import pytest
 from aco_jax import answer, checkpoints, configuration, learner, play, prepare, replicas, settings, train
 from aco_jax import desk as desks
 from aco_jax.data import catalogue, records
+from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 
 SAME = records.SAME
@@ -252,3 +253,14 @@ def test_the_shared_reward_reaches_every_agent_that_has_a_share(
     different = {name for name in none if not np.array_equal(none[name], all_[name])}
     assert {"base", "rewriter", "ranker", "critic", "actor"} <= different
     assert "reward" not in different
+
+
+def test_the_actor_begins_at_the_fixed_policy(parts: Parts) -> None:
+    agents = parts.agents
+    params = learner.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), agents)
+    taught, cross_entropy = learner.imitate(params["actor"], agents, jax.random.key(0), steps=300)
+    wanted = states.fixed_policy(agents.environment.bins)
+    found = np.asarray(learner.policy_table(taught, agents))
+    assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.98
+    entropy = -np.sum(np.where(wanted > 0, wanted * np.log(np.maximum(wanted, 1e-9)), 0), axis=1).mean()
+    assert entropy - 0.05 < float(cross_entropy) < entropy + 0.3

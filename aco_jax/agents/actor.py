@@ -146,6 +146,14 @@ def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) ->
     return total, {"kl": kl, "entropy": entropy, "ratio": mean(ratio)}
 
 
+def imitation_loss(
+    params: Params, config: Config, factors: chex.Array, valid: chex.Array, policy: chex.Array
+) -> chex.Array:
+    """Cross-entropy (nats) of a given policy [N, A] in states of factors [N, n], valid [N, A]; the mean over states."""
+    log_pi = act(params, config, factors, valid)
+    return -jnp.mean(jnp.sum(jnp.where(valid, policy * log_pi, 0.0), axis=1))
+
+
 def _facts(config: Config, source: chex.Array) -> chex.Array:
     """The tokens a reason may use, [B, 1, V] bool: the source's, but for the action and the separator."""
     facts = jnp.where(source == config.sep, 0, source).at[:, 0].set(0)

@@ -182,6 +182,22 @@ def valid_actions(config: Config, state: chex.Array) -> chex.Array:
     return jnp.asarray(_tables(config)[1])[state]
 
 
+def fixed_policy(config: Config, certain: float = 0.9) -> np.ndarray:
+    """The policy that asks for nothing: [S, A] probabilities, 0 where an action is not valid.
+
+    It states the likeliest relation of the candidate at hand where that is likelier than not, and stops where it is
+    not: those that follow are less likely still. The share 1 - certain goes to all valid actions alike.
+    """
+    factors, valid = (np.asarray(table) for table in _tables(config))
+    read = dict(
+        zip(("stage", *(n for n, size in zip(FACTORS, config.sizes, strict=True) if size > 1)), factors.T, strict=True)
+    )
+    stated = (read["stage"] == AT_HAND) & (read["posterior"] >= config.posterior // 2)
+    relation = read.get("relation", np.zeros(len(factors), np.int32))
+    choice = np.where(stated, relation, config.action_count - 1)
+    return certain * np.eye(config.action_count)[choice] + (1 - certain) * valid / valid.sum(axis=1, keepdims=True)
+
+
 @functools.lru_cache
 def _tables(config: Config) -> tuple[np.ndarray, np.ndarray]:
     """Factors [S, n] int32 and valid actions [S, A] bool of every state."""

@@ -121,3 +121,20 @@ def test_impossible_bins_are_refused() -> None:
         states.Config(reading=1)
     with pytest.raises(ValueError, match="more than 4096 states"):
         states.Config(relations=8, posterior=12)
+
+
+def test_the_fixed_policy_states_what_is_likelier_than_not_and_else_stops() -> None:
+    config = states.Config(relations=2)
+    policy = states.fixed_policy(config, certain=0.9)
+    factors = np.asarray(states.factors(config, jnp.arange(config.state_count)))
+    valid = np.asarray(states.valid_actions(config, jnp.arange(config.state_count)))
+    names = ("stage", *(n for n, size in zip(states.FACTORS, config.sizes, strict=True) if size > 1))
+    stage, relation, posterior = (factors[:, names.index(name)] for name in ("stage", "relation", "posterior"))
+    np.testing.assert_allclose(policy.sum(axis=1), 1, rtol=1e-6)
+    assert (policy[~valid] == 0).all()
+    likely = (stage == states.AT_HAND) & (
+        posterior >= 3
+    )  # of six bins; the edge at 0 lies between the third and fourth
+    np.testing.assert_array_equal(policy.argmax(axis=1)[likely], relation[likely])
+    assert (policy.argmax(axis=1)[~likely] == config.action_count - 1).all()
+    np.testing.assert_allclose(policy.max(axis=1), 0.9 + 0.1 / valid.sum(axis=1), rtol=1e-6)
