@@ -16,5 +16,6 @@ The rooms, by layer; a room imports from the layers above it in this list only:
   5  checkpoints, configuration, settings, progress, svg, report, evaluation, baselines
      desk           what is fitted to the tables once
      prepare        the host's half of a round: asking, searching, comparing
-     train          the host loop; answer relates records with what was learned
+     train          the host loop; adapt learns what is new
+     answer         relates records with what was learned; ask answers requests in plain language
 """

@@ -130,10 +130,10 @@ def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner.Confi
     agents = learner_config(config, dataset, desk.tokenizer)
     run = training.start(config, agents, desk)
     found = checkpoints.restore(workdir / "checkpoints", run)
-    if found is None:
-        raise InputError(
-            f"{workdir / 'checkpoints'}: nothing saved, expected a run that experiments/aco.py has finished"
-        )
+    total = config.train.pretrain_rounds + config.train.rounds
+    if found is None or found[0] < total:
+        reached = "nothing saved" if found is None else f"stopped at step {found[0]} of {total}"
+        raise InputError(f"{workdir / 'checkpoints'}: {reached}, expected a run that experiments/aco.py has finished")
     return config, agents, desk, found[1]
 
 
