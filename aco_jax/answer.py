@@ -124,17 +124,26 @@ def estimate(found: Judged) -> dict[str, float]:
 
 
 def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner.Config, desks.Desk, training.Run]:
-    """The run of a workdir and a desk for these tables, the run's own or others."""
+    """The run of a workdir and a desk for these tables, the run's own or others.
+
+    Of others the judge says what is believed, as it was fitted; the run's own tables must still be there.
+    """
     config = configuration.read(workdir, TrainConfig)
-    desk = training.open_desk(config, dataset, workdir)
+    if not (workdir / "summary.json").is_file():
+        raise InputError(f"{workdir}: not finished, expected a run that experiments/aco.py has finished")
+    own = configuration.load(config.data, workdir, config.seed)
+    desk = training.open_desk(config, own, workdir)
+    agents = learner_config(config, own, desk.tokenizer)
+    found = checkpoints.restore(workdir / "checkpoints", training.start(config, agents, desk))
+    if found is None:
+        raise InputError(f"{workdir / 'checkpoints'}: nothing saved, expected those of a finished run")
+    run = found[1]
+    if own.fingerprint == dataset.fingerprint:
+        return config, agents, desk, run
+    other = training.open_desk(config, dataset, workdir)
     agents = learner_config(config, dataset, desk.tokenizer)
-    run = training.start(config, agents, desk)
-    found = checkpoints.restore(workdir / "checkpoints", run)
-    total = config.train.pretrain_rounds + config.train.rounds
-    if found is None or found[0] < total:
-        reached = "nothing saved" if found is None else f"stopped at step {found[0]} of {total}"
-        raise InputError(f"{workdir / 'checkpoints'}: {reached}, expected a run that experiments/aco.py has finished")
-    return config, agents, desk, found[1]
+    run, _ = training.judge_again(config, agents, other, training.carry_folds(desk, run.believed.fold, other), run)
+    return config, agents, other, run
 
 
 def _kept(workdir: Path, dataset: Dataset) -> Judged | None:

@@ -111,14 +111,23 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
 
 
 def choose(
-    desk: Desk, config: TrainConfig, believed: supervision.State, rng: np.random.Generator, number: int
+    desk: Desk,
+    config: TrainConfig,
+    believed: supervision.State,
+    rng: np.random.Generator,
+    number: int,
+    lists: np.ndarray | None = None,
 ) -> Anchors:
-    """The anchors of a round. Replicas own disjoint lists, and go through them in an order of their own."""
+    """The anchors of a round. Replicas own disjoint lists, and go through them in an order of their own.
+
+    Args:
+        lists: [n] those to take from, at least one; all by default. Where a replica owns fewer than it needs it
+            takes them more than once, and where there are fewer lists than replicas, some have the same one.
+    """
     run, problem = config.train, desk.problem
     each = run.merge_every * run.anchors_per_step
-    rows = np.concatenate(
-        [_turn(config, len(problem.anchor), replica, number, each) for replica in range(run.replicas)]
-    )
+    lists = np.arange(len(problem.anchor)) if lists is None else lists
+    rows = np.concatenate([_turn(config, lists, replica, number, each) for replica in range(run.replicas)])
     planted = rng.random(len(rows)) < run.planted
     taken = rng.random(len(rows)) < run.hidden
     target, weight = np.asarray(believed.target)[rows], np.asarray(believed.weight)[rows]
@@ -161,9 +170,9 @@ def standing(desk: Desk, rows: np.ndarray) -> Anchors:
     )
 
 
-def _turn(config: TrainConfig, lists: int, replica: int, number: int, count: int) -> np.ndarray:
+def _turn(config: TrainConfig, lists: np.ndarray, replica: int, number: int, count: int) -> np.ndarray:
     """The lists that a replica takes in a round: its own share, shuffled anew each time it is through."""
-    own = np.arange(replica, lists, config.train.replicas)
+    own = lists[replica % len(lists) :: config.train.replicas]
     first = number * count
     taken: list[int] = []
     for position in range(first, first + count):

@@ -29,15 +29,23 @@ def round_material(
     params: dict[str, Params],
     believed: supervision.State,
     number: int,
+    lists: np.ndarray | None = None,
+    before: int = 0,
 ) -> tuple[play.Batch, dict[str, float]]:
-    """Everything a round plays, leaves [R, merge_every, ..], and what the host measured of it."""
-    run = config.train
+    """Everything a round plays, leaves [R, merge_every, ..], and what the host measured of it.
+
+    Args:
+        number: of the round, from 0.
+        lists: those that may be played; all of them by default.
+        before: rounds that were played before, on these tables or others: no draw comes twice.
+    """
+    run, seed = config.train, before + number
     shape = (run.replicas, run.merge_every, run.anchors_per_step)
-    rng = np.random.default_rng([config.seed, ANCHORS, number])
-    anchors = choose(desk, config, believed, rng, number)
-    key = jax.random.fold_in(jax.random.key(config.seed), KEYS + number)
+    rng = np.random.default_rng([config.seed, ANCHORS, seed])
+    anchors = choose(desk, config, believed, rng, number, lists)
+    key = jax.random.fold_in(jax.random.key(config.seed), KEYS + seed)
     batch, metrics = prepare(desk, config, agents, params, believed, anchors, key)
-    first = number * len(anchors.row)
+    first = seed * len(anchors.row)
     batch = dataclasses.replace(batch, query=np.arange(first, first + len(anchors.row), dtype=np.int32))
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics
 

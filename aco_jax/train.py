@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from aco_jax.types import Params
 
 Summary = dict[str, Any]
 JUDGING = 4  # rounds of self-training; more decay
+EVERYBODY = -1  # the fold of a list that no member of the judge was trained with
 VISITED, USED = 200, 0.01  # states, and share of the decisions, below which a reader is told
 
 
@@ -44,6 +45,9 @@ class Run:
     state: learner.State  # [R, ..]
     believed: supervision.State
     logits: np.ndarray  # [lists, K] float32, the judge's held-out scores
+
+
+Step = tuple[str, Callable[[Run], tuple[Run, dict[str, Any]]]]  # a stage's name, and what it makes of a run
 
 
 class Clock:
@@ -75,15 +79,32 @@ def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> Summary:
         desk = open_desk(config, dataset, workdir)
     agents = learner_config(config, dataset, desk.tokenizer)
     mesh = replicas.make_mesh(config.train.replicas)
-    run = start(config, agents, desk)
+    steps = list(_steps(config, agents, desk, mesh))
+    run, spent = follow(steps, start(config, agents, desk), workdir, config, clock, mesh, "aco")
+    summary = summarise(dataset, desk, agents, run, clock, spent)
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def follow(
+    steps: Sequence[Step], run: Run, workdir: Path, config: TrainConfig, clock: Clock, mesh: Mesh, title: str
+) -> tuple[Run, dict[str, float]]:
+    """Takes the steps that the workdir's last checkpoint has not seen, and saves after each.
+
+    Args:
+        run: a run of the same structure, for the case that nothing was saved yet.
+        clock: goes on from what the checkpoint has spent.
+
+    Returns:
+        the run at its end, and the tokens spent on each stage.
+    """
     found = checkpoints.restore(workdir / "checkpoints", run)
     done, run, meta = found if found else (-1, run, {})
-    clock.seconds = dict(meta.get("seconds", {})) if found else clock.seconds
-    spent = dict(meta.get("tokens", {})) if found else {}
+    clock.seconds = dict(meta.get("seconds", clock.seconds))
+    spent = dict(meta.get("tokens", {}))
     run = dataclasses.replace(run, state=replicas.place(run.state, mesh))
-    total = config.train.pretrain_rounds + config.train.rounds
-    with progress.MetricsWriter(workdir, done) as writer, progress.bar(total + 1, "aco", done=done + 1) as bar:
-        for step, name, advance in _steps(config, agents, desk, mesh):
+    with progress.MetricsWriter(workdir, done) as writer, progress.bar(len(steps), title, done=done + 1) as bar:
+        for step, (name, advance) in enumerate(steps):
             if step <= done:
                 continue
             with clock.stage(name):
@@ -95,9 +116,7 @@ def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> Summary:
             meta = {"seconds": clock.seconds, "tokens": spent}
             checkpoints.save(workdir / "checkpoints", step, run, meta, config.train.keep)
             bar.update()
-    summary = summarise(dataset, desk, agents, run, clock, spent)
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return summary
+    return run, spent
 
 
 def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Desk:
@@ -130,20 +149,20 @@ def parameters(run: Run, agents: learner.Config) -> dict[str, Params]:
     return learner.trees(replicas.first(run.state.averaged.params), agents)
 
 
-def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh):
-    """(number, stage, run -> (run, metrics)) of the whole run."""
+def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh) -> Iterator[Step]:
+    """The steps of the whole run, in order."""
     shared = desks.tables(desk)
     pretrain = replicas.make_round(
         partial(learner.pretrain_step, config=agents, rate=config.train.pretrain_rate), replicas.average, mesh
     )
     play = replicas.make_round(partial(learner.local_step, config=agents), partial(replicas.merge, config=agents), mesh)
-    yield 0, "judging", partial(believe, config, agents, desk, mesh)
+    yield "judging", partial(believe, config, agents, desk, mesh)
     first = 1 + config.train.pretrain_rounds
     for step in range(1, first):
         last = step == first - 1
-        yield step, "pretraining", partial(_pretrain, config, agents, desk, mesh, shared, pretrain, step, last)
+        yield "pretraining", partial(_pretrain, config, agents, desk, mesh, shared, pretrain, step, last)
     for number in range(config.train.rounds):
-        yield first + number, "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
+        yield "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
 
 def believe(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh, run: Run):
@@ -171,6 +190,31 @@ def believe(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh:
     return dataclasses.replace(run, state=state, believed=believed, logits=logits), metrics
 
 
+def carry_folds(before: desks.Desk, fold: np.ndarray, after: desks.Desk) -> np.ndarray:
+    """The folds [lists] of the lists as they are now: what a member was trained with it may never judge."""
+
+    def names(desk: desks.Desk) -> list[tuple[tuple[str, str], int]]:
+        lists = zip(desk.problem.anchor.tolist(), desk.problem.table.tolist(), strict=True)
+        return [(desk.dataset.key(anchor), table) for anchor, table in lists]
+
+    known = dict(zip(names(before), np.asarray(fold).tolist(), strict=True))
+    return np.array([known.get(name, EVERYBODY) for name in names(after)], np.int32)
+
+
+def judge_again(
+    config: TrainConfig, agents: learner.Config, desk: desks.Desk, fold: np.ndarray, run: Run
+) -> tuple[Run, dict[str, float]]:
+    """What the judge, as it was fitted, says of all lists [lists] of other tables is believed of them."""
+    params = parameters(run, agents)["ranker"]["judge"]
+    seen = jnp.asarray(supervision.everything(desk.problem).evidence[:, 0])
+    scores = judge.member_scores(params, agents.ranker.judge, seen)
+    logits = np.asarray(judge.held_out(scores, jnp.asarray(fold), agents.ranker.folds))[..., 0]
+    believed = supervision.update(desk.problem, supervision.init(desk.problem, config.seed), logits)
+    believed = dataclasses.replace(believed, fold=fold)
+    metrics = {"data/believed": float((believed.weight > 0).mean())}
+    return dataclasses.replace(run, believed=believed, logits=logits), metrics
+
+
 def _pretrain(config, agents, desk, mesh, shared, advance, step: int, last: bool, run: Run):
     each = max(1, config.train.pretrain_batch // config.train.replicas)
     material = desks.lessons(desk, config, step, config.train.pretrain_steps, each)
@@ -188,7 +232,7 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     state, metrics = advance(run.state, material, shared)
     if number == 0:
         state = replicas.place(_after_warm_up(state, agents), mesh)
-    return dataclasses.replace(run, state=state), metrics | measured | _visits(state, agents)
+    return dataclasses.replace(run, state=state), metrics | measured | visits(state, agents)
 
 
 def _graduate(
@@ -236,7 +280,7 @@ def _after_warm_up(state: learner.State, agents: learner.Config) -> learner.Stat
     )
 
 
-def _visits(state: learner.State, agents: learner.Config) -> dict[str, float]:
+def visits(state: learner.State, agents: learner.Config) -> dict[str, float]:
     """States visited since the bins were fitted, and the share of each kind of action among all taken."""
     taken = np.asarray(transitions.counts(jax.tree.map(lambda x: x[0], state.counts)))
     total = max(1, int(taken.sum()))
@@ -255,7 +299,7 @@ def summarise(
     dataset: Dataset, desk: desks.Desk, agents: learner.Config, run: Run, clock: Clock, spent: dict[str, float]
 ) -> Summary:
     """What summary.json holds."""
-    visits = _visits(run.state, agents)
+    used = visits(run.state, agents)
     return {
         "fingerprint": dataset.fingerprint,
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
@@ -263,19 +307,19 @@ def summarise(
         "tokens": spent,
         "counts": {"records": dataset.size, "tables": len(dataset.tables), "lists": len(desk.problem.anchor)},
         "label_free": {},
-        "notes": notes(visits, agents.environment.bins.state_count) if int(run.state.merges[0]) > 1 else [],
+        "notes": notes(used, agents.environment.bins.state_count) if int(run.state.merges[0]) > 1 else [],
     }
 
 
-def notes(visits: dict[str, float], states_in_all: int) -> list[str]:
+def notes(used: dict[str, float], states_in_all: int) -> list[str]:
     """What a reader should know of a decision process that is not used to the full."""
-    found, visited = [], int(visits["transitions/visited"])
+    found, visited = [], int(used["transitions/visited"])
     if visited < VISITED:
         found.append(
             f"{visited} states of {states_in_all} were visited, fewer than {VISITED}: "
             "what is known of a candidate goes together, so that most combinations of bins never arise."
         )
-    for name, share in visits.items():
+    for name, share in used.items():
         if name.startswith("actor/share_") and share < USED:
             found.append(
                 f"The action {name.removeprefix('actor/share_')} was taken in {share:.2%} of the decisions only."

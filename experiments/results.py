@@ -17,7 +17,6 @@ from absl import flags
 
 import cells
 import launch
-from aco_jax import evaluation
 
 STAGES = (
     "base/denoise",
@@ -76,5 +75,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("data", None, "folders of tables with gold, separated by commas", required=True)
     flags.DEFINE_integer("seeds", 3, "runs of each", lower_bound=1)
     flags.DEFINE_string("out", "runs/results", "folder of the cells")
-    flags.DEFINE_enum("split", "valid", evaluation.SPLITS, "which labelled pairs")
+    flags.DEFINE_string("split", "valid", "which labelled pairs")
     launch.run(main)

@@ -39,7 +39,7 @@ def random_problems(seed: int, count: int, rows: int = 3, width: int = 5) -> env
         row=jnp.asarray(np.tile(np.repeat(np.arange(rows), width), (count, 1)), jnp.int32),
         valid=jnp.asarray(rng.random(size) < 0.7),
         ready=jnp.ones(size, bool),
-        pending=jnp.array(False),
+        pending=jnp.zeros(count, bool),
         tokens=jnp.full(size, 12, jnp.int32),
         **{name: jnp.asarray(value, jnp.float32) for name, value in each.items()},
     )

@@ -245,10 +245,12 @@ def test_the_shared_reward_reaches_every_agent_that_has_a_share(
 ) -> None:
     """Without planted truth there is no shared reward: base, rewriter, ranker and critic then learn otherwise."""
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
-    planted = jnp.ones_like(batch.belief.planted)
+    # Whatever is stated of the first two anchors is right, of the others wrong: there is something to be rewarded for.
+    right = jnp.arange(len(batch.anchor)) < 2
+    relation = jnp.where(batch.candidates.record >= 0, right[:, None, None].astype(jnp.int32), -1)
     none, all_ = (
-        step(dataclasses.replace(batch, belief=dataclasses.replace(batch.belief, planted=known)))
-        for known in (~planted, planted)
+        step(dataclasses.replace(batch, belief=dataclasses.replace(batch.belief, relation=relation, planted=known)))
+        for known in (jnp.zeros(right.shape, bool), jnp.ones(right.shape, bool))
     )
     different = {name for name in none if not np.array_equal(none[name], all_[name])}
     assert {"base", "rewriter", "ranker", "critic", "actor"} <= different
@@ -264,3 +266,13 @@ def test_the_actor_begins_at_the_fixed_policy(parts: Parts) -> None:
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.98
     entropy = -np.sum(np.where(wanted > 0, wanted * np.log(np.maximum(wanted, 1e-9)), 0), axis=1).mean()
     assert entropy - 0.05 < float(cross_entropy) < entropy + 0.3
+
+
+@pytest.mark.slow
+def test_other_tables_are_related_with_what_was_learned(finished: Path, tmp_path: Path) -> None:
+    """More records, other ids: the judge answers, every member of it, and nothing is trained."""
+    catalogue.generate(1, shops=2, size=30, difficulty=0.2).write(tmp_path)
+    other = records.read_folder(tmp_path, relations=SAME)
+    rows = answer.relate(finished, other)
+    assert rows
+    assert all((row[0], row[1]) in other.index and (row[2], row[3]) in other.index for row in rows)
