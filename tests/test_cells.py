@@ -36,7 +36,8 @@ def test_a_cell_that_is_there_is_not_run_again(tmp_path: Path) -> None:
     assert cells.run([cell], tmp_path, "valid") == [kept]
 
 
-def test_a_run_that_fails_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_run_that_fails_is_named_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(cells.HERE.parent))
     cell = cells.Cell(tmp_path / "nowhere", 0, "all", {})
     with pytest.raises(InputError, match=r"aco\.py .*exit code 2: aco\.py: .*nowhere"):
         cells.run([cell], tmp_path / "out", "valid")
