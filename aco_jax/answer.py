@@ -193,7 +193,7 @@ def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: 
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     everything = jax.tree.map(jnp.asarray, supervision.everything(problem))
     scores = ranker.member_scores(params, agents.ranker, everything, revealed=False)[..., 0]
-    fold = jnp.asarray(_folds(run, len(problem.anchor)))
+    fold = jnp.asarray(run.believed.fold)
     logits = np.array(judge.held_out(scores, fold, agents.ranker.folds))[:, 0]
     if walked is None:
         posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
@@ -326,7 +326,7 @@ class _Lists:
         return jax.tree.map(lambda x: np.array(x[: len(rows)]), (asked, self._folded(batch, np.resize(rows, CHUNK))))
 
     def _folded(self, batch: play.Batch, rows: np.ndarray) -> play.Batch:
-        return dataclasses.replace(batch, fold=_folds(self._run, len(self._desk.problem.anchor))[rows])
+        return dataclasses.replace(batch, fold=np.asarray(self._run.believed.fold)[rows])
 
 
 def _blocks(rows: np.ndarray) -> list[np.ndarray]:
@@ -409,12 +409,6 @@ def _walk(
     # A walk that is not over rests only where it waits.
     wanted = jnp.where(greedy[seen.state] == config.actions[1], _READING, _ROWS)
     return episode.final, jnp.where(over, _NOTHING, wanted), place
-
-
-def _folds(run: training.Run, lists: int) -> np.ndarray:
-    """The folds of cross-fitting; on other tables than the run's own every member may speak."""
-    fold = np.asarray(run.believed.fold)
-    return fold if len(fold) == lists else np.full(lists, -1, np.int32)
 
 
 def _row(dataset: Dataset, left: int | np.integer, right: int | np.integer, relation: str, probability: float) -> Row:
