@@ -273,7 +273,10 @@ def after_merge(state: State, config: Config) -> State:
 
 
 def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
-    """At the first step of a round the merged policy [S, A] becomes the old one; its KL sets the penalty's weight."""
+    """At the first step of a round the merged policy [S, A] becomes the old one; its KL sets the penalty's weight.
+
+    Where no state was counted since the bins were fitted there is no KL to go by, and the weight stays.
+    """
     averaged, seen = state.averaged, transitions.visited(state.counts)
     kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, _all_valid(config))
     kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
@@ -282,7 +285,7 @@ def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
     averaged = dataclasses.replace(
         averaged,
         old_policy=jnp.where(first, log_policy, averaged.old_policy),
-        kl_weight=jnp.where(first & (state.step > 0), weight, averaged.kl_weight),
+        kl_weight=jnp.where(first & jnp.any(seen), weight, averaged.kl_weight),
     )
     return dataclasses.replace(state, averaged=averaged)
 
