@@ -24,17 +24,16 @@ import numpy as np
 from aco_jax import checkpoints, configuration, environment, learner, play, prepare, progress, replicas, supervision
 from aco_jax import desk as desks
 from aco_jax import train as training
-from aco_jax.agents import actor, ranker, reward
+from aco_jax.agents import ranker, reward
 from aco_jax.data.records import Dataset, InputError, Pairs
 from aco_jax.models import judge
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig, learner_config
-from aco_jax.types import UNRELATED, Params
+from aco_jax.types import UNRELATED, Candidates, Params
 
 Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
 COLUMNS = ("ltable", "ltable_id", "rtable", "rtable_id", "relation", "probability")
 CHUNK = 256  # lists walked at once
-SCORED = 4  # candidates of a list whose text the reward model reads
 EXAMPLES = 8  # stated relations shown with their reasons
 _NOTHING, _READING, _ROWS = 0, 1, 2  # what a list waits for
 KEPT = "judged.npz"  # what was found of the run's own tables
@@ -107,7 +106,7 @@ def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
     if walked is not None and not walked.revealed.any():
         summary["notes"].append("No reading was asked for when the tables were related: none was worth its price.")
     shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES] if walked is not None else []
-    summary["examples"] = examples(agents, desk, run, shown)
+    summary["examples"] = examples(config, agents, desk, run, shown)
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return rows, summary
 
@@ -191,10 +190,7 @@ def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: 
     Where no actor was trained nothing was walked, and the posterior alone decides.
     """
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
-    everything = jax.tree.map(jnp.asarray, supervision.everything(problem))
-    scores = ranker.member_scores(params, agents.ranker, everything, revealed=False)[..., 0]
-    fold = jnp.asarray(run.believed.fold)
-    logits = np.array(judge.held_out(scores, fold, agents.ranker.folds))[:, 0]
+    logits = np.array(_logits(params, agents.ranker, supervision.everything(problem), run.believed.fold))
     if walked is None:
         posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
         nobody = np.zeros(len(problem.pair), bool)
@@ -233,17 +229,19 @@ def rows_of(dataset: Dataset, found: Judged, pairs: Pairs | None) -> list[Row]:
     return rows
 
 
-def examples(agents: learner.Config, desk: desks.Desk, run: training.Run, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def examples(
+    config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run, rows: Sequence[Row]
+) -> list[dict[str, Any]]:
     """Some stated relations with the actor's reason for each, as the report shows them."""
     if not rows:
         return []
     dataset, params = desk.dataset, training.parameters(run, agents)["actor"]
     left = np.array([dataset.index[row[0], row[1]] for row in rows])
     right = np.array([dataset.index[row[2], row[3]] for row in rows])
-    source = actor.reason_source(
-        agents.actor, jnp.zeros(len(rows), jnp.int32), jnp.asarray(desk.texts[left]), jnp.asarray(desk.texts[right])
-    )
-    reasons, _ = actor.give_reason(params, agents.actor, source, jax.random.key(0), temperature=0.0)
+    # As many rows as a round has, so that what was compiled for the rounds serves here.
+    count = config.train.replicas * config.train.merge_every * config.train.anchors_per_step
+    ours, theirs = (desk.texts[np.resize(records, count)] for records in (left, right))
+    _, reasons = prepare.reasons(agents, params, ours, theirs, jax.random.key(0), 0.0)
     return [
         {
             "left": dataset.text(int(a)),
@@ -252,7 +250,7 @@ def examples(agents: learner.Config, desk: desks.Desk, run: training.Run, rows: 
             "probability": row[5],
             "reason": desk.tokenizer.decode(np.asarray(reason)),
         }
-        for a, b, row, reason in zip(left, right, rows, reasons, strict=True)
+        for a, b, row, reason in zip(left, right, rows, reasons[: len(rows)], strict=True)
     ]
 
 
@@ -339,6 +337,13 @@ def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.n
     return old
 
 
+@partial(jax.jit, static_argnames="config")
+def _logits(params: Params, config: ranker.Config, candidates: Candidates, fold: jax.Array) -> jax.Array:
+    """Held-out logits [n, K] of all lists, nothing read."""
+    scores = ranker.member_scores(params, config, candidates, revealed=False)[..., 0]
+    return judge.held_out(scores, fold, config.folds)[:, 0]
+
+
 @partial(jax.jit, static_argnames="agents")
 def _pose(
     params: dict[str, Params],
@@ -367,25 +372,13 @@ def _rewards(
     batch: play.Batch,
     ranked: play.Ranked,
 ) -> tuple[jax.Array, jax.Array]:
-    """Reward and spread [n, L, Y]: the text of the likeliest SCORED candidates is read, others get the least of it."""
-    blind = jnp.where(play.flat(batch.candidates.record >= 0), jnp.max(ranked.blind, axis=-1), -1.0)
-    best = jax.lax.top_k(blind, SCORED)[1]
-
-    def pick(x: jax.Array) -> jax.Array:
-        chosen = jnp.take_along_axis(play.flat(x), best.reshape(*best.shape, *(1,) * (x.ndim - 3)), axis=1)
-        return chosen[:, None]
-
-    few = dataclasses.replace(batch, candidates=jax.tree.map(pick, batch.candidates))
+    """Reward and spread of stating each relation for each candidate, [n, L, Y] each."""
+    few, place = play.likeliest(batch, ranked)
     every = play.all_preferences(agents.base.special, few, texts, agents.reward.relations)
     score = partial(reward.score, params, agents.reward, scale=scale, key=None)
     value, spread = jax.vmap(lambda one: score(batch=one))(every)
-    place = best[:, :, None] == jnp.arange(blind.shape[1])[None, None]
-
-    def spread_out(x: jax.Array) -> jax.Array:
-        known = jnp.einsum("nsl,nsy->nly", place.astype(x.dtype), x)
-        return jnp.where(place.any(axis=1)[..., None], known, jnp.min(x, axis=1, keepdims=True))
-
-    return spread_out(value), spread_out(spread)
+    count = ranked.blind.shape[1]
+    return play.spread_out(value, place, count), play.spread_out(spread, place, count)
 
 
 @partial(jax.jit, static_argnames="config")

@@ -30,7 +30,7 @@ import numpy as np
 
 from aco_jax import answer, configuration, learner, prepare
 from aco_jax import train as training
-from aco_jax.agents import actor, rewriter
+from aco_jax.agents import rewriter
 from aco_jax.data import retrieval, tasks
 from aco_jax.data.records import InputError
 from aco_jax.desk import Desk
@@ -125,7 +125,5 @@ def read(desk: Desk, agents: learner.Config, reader: Params, request: str, recor
 def explain(desk: Desk, agents: learner.Config, params: Params, request: str, record: np.ndarray) -> list[str]:
     """The actor's reason for each of records [n], of tokens of the request and of the record only."""
     ours = desk.tokenizer.encode([request] * len(record), desk.texts.shape[1])
-    first = jnp.zeros(len(record), jnp.int32)
-    source = actor.reason_source(agents.actor, first, jnp.asarray(ours), jnp.asarray(desk.texts[record]))
-    reasons, _ = actor.give_reason(params, agents.actor, source, jax.random.key(0), temperature=0.0)
+    _, reasons = prepare.reasons(agents, params, ours, desk.texts[record], jax.random.key(0), 0.0)
     return [desk.tokenizer.decode(tokens) for tokens in np.asarray(reasons)]

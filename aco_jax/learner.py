@@ -53,6 +53,7 @@ class Config:
     environment: environment.Config
     rates: Rates = field(default_factory=Rates)
     clip: float = 1.0  # greatest norm of an agent's gradient
+    adam_eps: float = 1e-6  # well above the rounding noise of gradients that are 0 but for it
     steps: int = 100  # local steps of the run, over which exploration is annealed
     merge_every: int = 4  # local steps of a round
     critic_lead: float = 0.25  # share of the steps over which the actor's rate rises
@@ -186,13 +187,15 @@ def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config
 
 def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) -> tuple[State, Metrics]:
     """Plays B episodes, remembers them, and updates all agents once."""
-    key, *keys = jax.random.split(state.key, 7)
+    key, *keys = jax.random.split(state.key, 6)
     params = trees(state.averaged.params, config)
     ranked = play.rank(params["ranker"], config.ranker, batch, keys[0], config.ranker.temperature)
-    every = play.all_preferences(config.base.special, batch, tables.texts, config.reward.relations)
-    value, spread, scale = _value(params["reward"], state.averaged.scale, config, batch, every, keys[1])
+    value, spread, scale = _value(params["reward"], state.averaged.scale, config, batch, ranked, tables, keys[1])
     problem = play.problems(batch, ranked, value, spread)
-    log_policy = policy_table(params["actor"], config)
+    # Read once, for the behaviour and for the loss: `table_gradient` takes the loss's gradient back to the parameters.
+    log_policy, table_gradient = jax.vjp(
+        lambda flat: policy_table(trees({"actor": flat}, config)["actor"], config), state.averaged.params["actor"]
+    )
     state = _begin_round(state, log_policy, config)
     epsilon = exploration.anneal(state.averaged.epsilon, config.epsilon_last, state.step, config.steps)
     episode = play.walk(config.environment, state.edges, problem, log_policy, epsilon, keys[2])
@@ -208,14 +211,16 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
         advantage=_query_advantage(episode, q, log_policy),
         shared=shared,
         ranked=ranked,
-        preferences=play.prefer(every, batch, ranked),
+        preferences=play.prefer(config.base.special, batch, tables.texts, ranked),
     )
 
-    def total(vectors: dict[str, chex.Array]) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
-        losses, metrics, td_error = _losses(trees(vectors, config), state, batch, given, config, keys[4:])
+    def total(vectors: dict[str, chex.Array], log_policy: chex.Array) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
+        losses, metrics, td_error = _losses(trees(vectors, config), log_policy, state, batch, given, config, keys[4])
         return sum(losses.values()), (metrics, td_error)
 
-    (_, (metrics, td_error)), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
+    backward = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+    (_, (metrics, td_error)), (grads, in_table) = backward(state.averaged.params, log_policy)
+    grads["actor"] = grads["actor"] + table_gradient(in_table)[0]
     # The critic leads: an advantage by values that know nothing yet would unteach the actor.
     lead = jnp.minimum(1.0, (state.step + 1) / max(1.0, config.critic_lead * config.steps))
     rates = dataclasses.asdict(config.rates)
@@ -230,6 +235,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     return state, metrics | _episode_metrics(episode, shared, epsilon)
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def policy_table(params: Params, config: Config) -> chex.Array:
     """Log-probabilities of the actor's actions in every state, [S, A]."""
     valid = _all_valid(config)
@@ -291,15 +297,24 @@ def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
 
 
 def _value(
-    params: Params, scale: chex.Array, config: Config, batch: play.Batch, every: Preference, key: chex.PRNGKey
+    params: Params,
+    scale: chex.Array,
+    config: Config,
+    batch: play.Batch,
+    ranked: play.Ranked,
+    tables: Tables,
+    key: chex.PRNGKey,
 ) -> tuple[chex.Array, chex.Array, chex.Array]:
     """Reward and spread of stating each relation for each candidate, [B, L, Y] each, and the new scale [E]."""
+    few, place = play.likeliest(batch, ranked)
+    every = play.all_preferences(config.base.special, few, tables.texts, config.reward.relations)
     keys = jax.random.split(key, batch.anchor.shape[0])
     members = jax.vmap(lambda one, k: reward.member_scores(params, config.reward, one, k))(every, keys)
-    mask = jnp.repeat(play.flat(batch.candidates.record >= 0), config.reward.relations, axis=1)
+    mask = jnp.repeat(play.flat(few.candidates.record >= 0), config.reward.relations, axis=1)
     scale = reward.update_scale(scale, members, mask, config.scale_rate)
     value, spread = jax.vmap(lambda scores: reward.combine(config.reward, scores, scale))(members)
-    return value, spread, scale
+    count = ranked.blind.shape[1]
+    return play.spread_out(value, place, count), play.spread_out(spread, place, count), scale
 
 
 def _share(
@@ -419,11 +434,12 @@ def _query_advantage(episode: environment.Episode, q: chex.Array, log_policy: ch
 
 def _losses(
     params: dict[str, Params],
+    log_policy: chex.Array,
     state: State,
     batch: play.Batch,
     given: _Constants,
     config: Config,
-    keys: chex.Array,
+    key: chex.PRNGKey,
 ) -> tuple[dict[str, chex.Array], Metrics, chex.Array]:
     """One loss an agent, each of its own parameters only; metrics; the critic's TD errors."""
     shared, losses = given.shared, {}
@@ -442,9 +458,11 @@ def _losses(
     losses["ranker"] = ranking_loss + config.shared_weight * ranker.policy_loss(
         params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker
     )
-    losses["reward"], reward_metrics = reward.loss(params["reward"], config.reward, given.preferences, keys[0])
+    losses["reward"], reward_metrics = reward.loss(params["reward"], config.reward, given.preferences, key)
     losses["critic"], critic_metrics = critic.loss(params["critic"], config.critic, given.critic)
-    losses["actor"], actor_metrics = actor.loss(params["actor"], config.actor, given.actor, state.averaged.kl_weight)
+    losses["actor"], actor_metrics = actor.loss(
+        params["actor"], config.actor, given.actor, state.averaged.kl_weight, log_policy
+    )
     td_error = critic_metrics.pop("td_error")
     named = {
         "base": base_metrics,
@@ -491,7 +509,7 @@ def _adam(config: Config) -> optax.GradientTransformationExtraArgs:
         return -rate * updates, state
 
     scaled = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), descend)
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam(), scaled)
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam(eps=config.adam_eps), scaled)
 
 
 def _share_encoders(params: dict[str, chex.Array], merges: chex.Array, config: Config) -> dict[str, chex.Array]:

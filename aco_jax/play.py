@@ -5,6 +5,8 @@ Everything here is a constant for the gradients of `learner`; only the behaviour
 
 from __future__ import annotations
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,8 @@ from aco_jax.data.tokens import Special
 from aco_jax.models import judge
 from aco_jax.ops import preference, ranking, sequences, states
 from aco_jax.types import UNRELATED, Belief, Candidates, Params, Preference
+
+SCORED = 4  # candidates of an anchor whose text the reward model reads
 
 
 @struct.dataclass
@@ -146,6 +150,25 @@ def respond(
     return jnp.pad(joined, [(0, 0)] * len(shape) + [(0, length - joined.shape[-1])])
 
 
+def likeliest(batch: Batch, ranked: Ranked) -> tuple[Batch, chex.Array]:
+    """The batch with the SCORED likeliest candidates of each anchor as its only row, and which they are, [B, n]."""
+    filled = flat(batch.candidates.record >= 0)
+    blind = jnp.where(filled, jnp.max(ranked.blind, axis=-1), -1.0)
+    place = jax.lax.top_k(blind, min(SCORED, blind.shape[1]))[1]
+
+    def pick(x: chex.Array) -> chex.Array:
+        return jnp.take_along_axis(flat(x), place.reshape(*place.shape, *(1,) * (x.ndim - 3)), axis=1)[:, None]
+
+    return dataclasses.replace(batch, candidates=jax.tree.map(pick, batch.candidates)), place
+
+
+def spread_out(x: chex.Array, place: chex.Array, count: int) -> chex.Array:
+    """What is known [B, n, Y] of candidates place [B, n] -> of all L = count, the others having the least of it."""
+    at = place[:, :, None] == jnp.arange(count)[None, None]
+    known = jnp.einsum("bnl,bny->bly", at.astype(x.dtype), x)
+    return jnp.where(at.any(axis=1)[..., None], known, jnp.min(x, axis=1, keepdims=True))
+
+
 def all_preferences(special: Special, batch: Batch, texts: chex.Array, relations: int) -> Preference:
     """Every response to each anchor, without pairs: what `reward.score` reads."""
     response = responses(special, batch, texts, relations)
@@ -161,8 +184,9 @@ def all_preferences(special: Special, batch: Batch, texts: chex.Array, relations
     )
 
 
-def prefer(every: Preference, batch: Batch, ranked: Ranked) -> Preference:
+def prefer(special: Special, batch: Batch, texts: chex.Array, ranked: Ranked) -> Preference:
     """What the ranker prefers among row 0's responses and NULL: all pairs of its ranking."""
+    first = dataclasses.replace(batch, candidates=jax.tree.map(lambda x: x[:, :1], batch.candidates))
     count, relations = batch.candidates.record.shape[2], ranked.score.shape[-1]
     rows = batch.anchor.shape[0]
     score = ranked.score[:, :count].reshape(rows, -1)
@@ -174,15 +198,8 @@ def prefer(every: Preference, batch: Batch, ranked: Ranked) -> Preference:
         return preference.pairs(order, valid)
 
     chosen, rejected, weight = jax.vmap(pairs)(score, valid)
-    response = jnp.concatenate([every.response[:, : count * relations], every.response[:, -1:]], axis=1)
-    return Preference(
-        response=response,
-        evidence=every.evidence[:, :count],
-        rules=every.rules[:, :count],
-        chosen=chosen,
-        rejected=rejected,
-        weight=weight,
-    )
+    every = all_preferences(special, first, texts, relations)
+    return dataclasses.replace(every, chosen=chosen, rejected=rejected, weight=weight)
 
 
 def problems(batch: Batch, ranked: Ranked, value: chex.Array, spread: chex.Array) -> environment.Problem:

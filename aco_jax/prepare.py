@@ -275,8 +275,20 @@ def give_reasons(
     record = batch.candidates.record
     ours = tasks.encode(desk.setting, anchors.rows, desk.problem.anchor[anchors.row].tolist(), desk.texts.shape[1])
     theirs = desk.texts[np.maximum(record[np.arange(len(place)), 0, place], 0)]
-    source, reason, value = (np.asarray(x) for x in _reasons(params, agents, ours, theirs, key))
-    return dataclasses.replace(batch, reason_source=source, reason=reason, reason_value=value)
+    source, reason = reasons(agents, params["actor"], ours, theirs, key, 1.0)
+    value = _worth(params["reward"], agents, ours, theirs, reason)
+    return dataclasses.replace(
+        batch, reason_source=np.asarray(source), reason=np.asarray(reason), reason_value=np.asarray(value)
+    )
+
+
+def reasons(
+    agents: learner.Config, params: Params, ours: np.ndarray, theirs: np.ndarray, key: jax.Array, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """The actor's reasons for stating relation 1 of n pairs of texts [n, T]: what it read, and its tokens."""
+    first = jnp.zeros(len(ours), jnp.int32)
+    source = actor.reason_source(agents.actor, first, jnp.asarray(ours), jnp.asarray(theirs))
+    return source, actor.give_reason(params, agents.actor, source, key, temperature)[0]
 
 
 @partial(jax.jit, static_argnames="config")
@@ -285,13 +297,12 @@ def _read_chunk(reader: Params, queries: jax.Array, records: jax.Array, config: 
 
 
 @partial(jax.jit, static_argnames="agents")
-def _reasons(params: dict[str, Params], agents: learner.Config, ours: jax.Array, theirs: jax.Array, key: jax.Array):
-    source = actor.reason_source(agents.actor, jnp.zeros(ours.shape[0], jnp.int32), ours, theirs)
-    reason, _ = actor.give_reason(params["actor"], agents.actor, source, key)
-    special = agents.base.special
-    responses = (play.respond(special, ours, theirs, 1, given, agents.actor.reason_length) for given in (reason, None))
-    with_reason, plain = (reward.text_value(params["reward"], agents.reward, tokens) for tokens in responses)
-    return source, reason, with_reason - plain
+def _worth(params: Params, agents: learner.Config, ours: jax.Array, theirs: jax.Array, reason: jax.Array) -> jax.Array:
+    """Reward of the response with the reason less that without, [n]."""
+    special, length = agents.base.special, agents.actor.reason_length
+    both = [play.respond(special, ours, theirs, 1, given, length) for given in (reason, None)]
+    value = reward.text_value(params, agents.reward, jnp.concatenate(both))
+    return value[: len(ours)] - value[len(ours) :]
 
 
 def _tables_of(desk: Desk, anchors: Anchors) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The host loop: fit to the tables, believe, pretrain, then rounds of prepare, play, learn and merge.
 
-A run is a sequence of steps, each saved: step 0 is the judge's own training on what it believes, then the supervised
-rounds, then the rounds of the loop. Stopped anywhere, it goes on from the last step with the same bits.
+A run is a sequence of steps, each saved: the judge's own training on what it believes, the supervised rounds, what
+actor and reward model take from them, and the rounds of the loop. Stopped anywhere, it goes on from the last step with
+the same bits.
 """
 
 from __future__ import annotations
@@ -157,26 +158,23 @@ def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: 
     )
     play = replicas.make_round(partial(learner.local_step, config=agents), partial(replicas.merge, config=agents), mesh)
     yield "judging", partial(believe, config, agents, desk, mesh)
-    first = 1 + config.train.pretrain_rounds
-    for step in range(1, first):
-        last = step == first - 1
-        yield "pretraining", partial(_pretrain, config, agents, desk, mesh, shared, pretrain, step, last)
+    for number in range(1, 1 + config.train.pretrain_rounds):
+        yield "pretraining", partial(_pretrain, config, desk, shared, pretrain, number)
+    yield "pretraining", partial(_graduate, config, agents, mesh)
     for number in range(config.train.rounds):
         yield "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
 
 def believe(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh, run: Run):
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
-    believed, everything = run.believed, jax.tree.map(jnp.asarray, supervision.everything(desk.problem))
+    believed, evidence = run.believed, jnp.asarray(supervision.everything(desk.problem).evidence[:, 0])
     metrics: dict[str, float] = {}
     settings, params, logits = agents.ranker.judge, {}, run.logits
     for number in range(JUDGING):
         candidates, belief, fold = supervision.propose(desk.problem, believed)
         params = judge.init(jax.random.fold_in(jax.random.key(config.seed), number), settings)
-        candidates, belief = jax.tree.map(jnp.asarray, (candidates, belief))
         params, found = judge.fit(params, settings, candidates, belief, fold, config.seed * JUDGING + number)
-        scores = judge.member_scores(params, settings, everything.evidence[:, 0])
-        logits = np.asarray(judge.held_out(scores, jnp.asarray(believed.fold)))[..., 0]
+        logits = np.asarray(judge.judged(params, settings, evidence, believed.fold))[..., 0]
         kept = believed.fold
         believed = supervision.update(desk.problem, believed, logits)
         metrics = {
@@ -185,8 +183,7 @@ def believe(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh:
         }
     # The folds that the judge was trained with stay: what it says of a list must come from who never saw it.
     believed = dataclasses.replace(believed, fold=kept)
-    trained = parameters(run, agents)["ranker"] | {"judge": params}
-    state = replicas.place(_with(run.state, {"ranker": learner.vector(trained)}), mesh)
+    state = replicas.place(_with_judge(run.state, params, agents), mesh)
     return dataclasses.replace(run, state=state, believed=believed, logits=logits), metrics
 
 
@@ -207,23 +204,24 @@ def judge_again(
     """What the judge, as it was fitted, says of all lists [lists] of other tables is believed of them."""
     params = parameters(run, agents)["ranker"]["judge"]
     seen = jnp.asarray(supervision.everything(desk.problem).evidence[:, 0])
-    scores = judge.member_scores(params, agents.ranker.judge, seen)
-    logits = np.asarray(judge.held_out(scores, jnp.asarray(fold), agents.ranker.folds))[..., 0]
+    logits = np.asarray(judge.judged(params, agents.ranker.judge, seen, fold, agents.ranker.folds))[..., 0]
     believed = supervision.update(desk.problem, supervision.init(desk.problem, config.seed), logits)
     believed = dataclasses.replace(believed, fold=fold)
     metrics = {"data/believed": float((believed.weight > 0).mean())}
     return dataclasses.replace(run, believed=believed, logits=logits), metrics
 
 
-def _pretrain(config, agents, desk, mesh, shared, advance, step: int, last: bool, run: Run):
+def _pretrain(config, desk, shared, advance, number: int, run: Run):
     each = max(1, config.train.pretrain_batch // config.train.replicas)
-    material = desks.lessons(desk, config, step, config.train.pretrain_steps, each)
+    material = desks.lessons(desk, config, number, config.train.pretrain_steps, each)
     state, metrics = advance(run.state, material, shared)
-    if last:
-        state, taught = _graduate(state, agents, jax.random.key(config.seed))
-        state, metrics = replicas.place(state, mesh), metrics | taught
     counted = {"tokens/pretraining": float(sum((x > 0).sum() for x in jax.tree.leaves(material)))}
     return dataclasses.replace(run, state=state), metrics | counted
+
+
+def _graduate(config, agents, mesh, run: Run):
+    state, metrics = _taught(run.state, agents, jax.random.key(config.seed))
+    return dataclasses.replace(run, state=replicas.place(state, mesh)), metrics
 
 
 def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
@@ -235,27 +233,38 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     return dataclasses.replace(run, state=state), metrics | measured | visits(state, agents)
 
 
-def _graduate(
-    state: learner.State, agents: learner.Config, key: jax.Array
-) -> tuple[learner.State, dict[str, jax.Array]]:
+@partial(jax.jit, static_argnums=1)
+def _taught(state: learner.State, agents: learner.Config, key: jax.Array) -> tuple[learner.State, dict[str, jax.Array]]:
     """After the supervised start: the actor begins as the base, taught the fixed policy, and the reward model's start
     is kept."""
-    params = learner.trees(replicas.first(state.averaged.params), agents)
+    params = _first(state.averaged.params, agents)
     decides, cross_entropy = learner.imitate(actor.from_base(params["base"]), agents, key)
-    ready = {"actor": decides, "reward": reward.restart(params["reward"])}
-    moved = _with(state, {name: learner.vector(tree) for name, tree in ready.items()})
+    moved = _with(state, {"actor": decides, "reward": reward.restart(params["reward"])})
     # Moments of the lessons would go on moving what the rounds have no gradient for.
     averaged = dataclasses.replace(moved.averaged, moments=jax.tree.map(jnp.zeros_like, moved.averaged.moments))
     moved = dataclasses.replace(moved, averaged=averaged, step=jnp.zeros_like(state.step))
     return moved, {"actor/imitation": cross_entropy}
 
 
-def _with(state: learner.State, params: dict[str, jax.Array]) -> learner.State:
-    """The state with other parameters, one vector an agent, in all replicas."""
-    params = state.averaged.params | _spread(params, state.step.shape[0])
-    return dataclasses.replace(state, averaged=dataclasses.replace(state.averaged, params=params))
+@partial(jax.jit, static_argnums=2)
+def _with_judge(state: learner.State, fitted: Params, agents: learner.Config) -> learner.State:
+    return _with(state, {"ranker": _first(state.averaged.params, agents)["ranker"] | {"judge": fitted}})
 
 
+def _first(params: dict[str, jax.Array], agents: learner.Config) -> dict[str, Params]:
+    """The agents' parameters of the first of equal replicas."""
+    return learner.trees(jax.tree.map(lambda x: x[0], params), agents)
+
+
+def _with(state: learner.State, params: dict[str, Params]) -> learner.State:
+    """The state with other parameters of some agents, in all replicas."""
+    count = state.step.shape[0]
+    moved = _spread({name: learner.vector(tree) for name, tree in params.items()}, count)
+    averaged = dataclasses.replace(state.averaged, params=state.averaged.params | moved)
+    return dataclasses.replace(state, averaged=averaged)
+
+
+@partial(jax.jit, static_argnums=1)
 def _after_warm_up(state: learner.State, agents: learner.Config) -> learner.State:
     """After the warm-up round: how much to explore, and the bins of the states, fitted once and the same everywhere.
 

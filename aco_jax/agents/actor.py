@@ -9,6 +9,7 @@ Sources: Mnih et al. 2016, Asynchronous Methods for Deep RL (advantage); Schulma
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import chex
@@ -84,14 +85,16 @@ def state_tokens(config: Config, factors: chex.Array) -> chex.Array:
     return config.state_token + factors + jnp.broadcast_to(offsets, factors.shape)
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def reason_source(config: Config, action: chex.Array, anchor: chex.Array, candidate: chex.Array) -> chex.Array:
     """What a reason is generated from: action, anchor and candidate tokens, [B], [B, T1], [B, T2] -> [B, S]."""
     sep = jnp.full((action.shape[0], 1), config.sep, jnp.int32)
     return sequences.join([config.action_token + action[:, None], anchor, sep, candidate])
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def give_reason(
-    params: Params, config: Config, source: chex.Array, key: chex.PRNGKey, temperature: float = 1.0
+    params: Params, config: Config, source: chex.Array, key: chex.PRNGKey, temperature: chex.Numeric = 1.0
 ) -> tuple[chex.Array, chex.Array]:
     """Samples a reason made of the source's own tokens: tokens [B, T] and log-probability [B] (nats)."""
 
@@ -108,16 +111,23 @@ def give_reason(
     )
 
 
-def loss(params: Params, config: Config, batch: Batch, kl_weight: chex.Array) -> tuple[chex.Array, Metrics]:
+def loss(
+    params: Params, config: Config, batch: Batch, kl_weight: chex.Array, log_policy: chex.Array | None = None
+) -> tuple[chex.Array, Metrics]:
     """Policy gradient with a KL penalty to the old policy.
 
     The action taken enters by its truncated importance ratio and its advantage, all other actions by the
     expectation over the policy of Q - V; the reason's tokens by REINFORCE.
 
+    Args:
+        log_policy: [S, A], what `act` says of all states, where it was asked before; the gradient goes through it.
+
     Returns:
         loss and metrics: kl (nats a decision), entropy (nats), mean ratio.
     """
-    log_pi = act(params, config, batch.factors, batch.valid)[batch.state]
+    if log_policy is None:
+        log_policy = act(params, config, batch.factors, batch.valid)
+    log_pi = log_policy[batch.state]
     valid = batch.valid[batch.state]
     count = jnp.maximum(jnp.sum(batch.mask), 1)
 

@@ -81,24 +81,17 @@ def generate_queries(
       The queries, guardrails decoded into their fields, and all tokens written, [B, T].
     """
     chex.assert_rank(sources, 2)
-    write = functools.partial(
-        generate.generate, params, config.model, sources, bos=config.special.bos, temperature=temperature
+    special, forms = config.special, _forms(config, sources, tables)
+
+    def within(tokens: chex.Array, index: chex.Array) -> chex.Array:
+        form = jax.lax.dynamic_index_in_dim(forms, _form_at(config, index), axis=1, keepdims=False)
+        closed = jnp.any(tokens == special.sep, axis=1, keepdims=True)
+        return jnp.where(closed, _words(config, sources, tokens), form)
+
+    written, log_prob = generate.sample(
+        params, config.model, sources, special.bos, special.eos, config.query_length, key, temperature, within
     )
-    keys = jax.random.split(key)
-    forms = _forms(config, sources, tables)
-    form_of = np.minimum(np.arange(config.guard_length), 3)
-    form_of[-1] = 4
-    guards, guard_log_prob = write(
-        eos=config.special.sep, length=config.guard_length, key=keys[0], allowed=forms[:, form_of]
-    )
-    written, log_prob = write(
-        eos=config.special.eos,
-        length=config.query_length,
-        key=keys[1],
-        allowed=_words(config, sources, guards),
-        prefix=guards,
-    )
-    return _decode(config, sources, written, guard_log_prob + log_prob), written
+    return _decode(config, sources, written, log_prob), written
 
 
 def embed(params: Params, config: Config, rows: chex.Array) -> chex.Array:
@@ -163,10 +156,8 @@ def query_log_prob(
     """Log-probability [B] (nats) of the tokens written, under the model held to the guardrails."""
     words = _words(config, sources, written)
     forms = jnp.concatenate([_forms(config, sources, tables), words[:, None]], axis=1)
-    at = jnp.arange(written.shape[1])[None]
     closed = jnp.cumsum(written == config.special.sep, axis=1) - (written == config.special.sep) > 0
-    form = jnp.where(at == config.guard_length - 1, 4, jnp.minimum(at, 3))
-    form = jnp.where(closed, 5, form)
+    form = jnp.where(closed, 5, _form_at(config, jnp.arange(written.shape[1]))[None])
     allowed = jnp.take_along_axis(forms, form[..., None], axis=1)
     log_prob, _ = transformer.sequence_log_prob(params, config.model, sources, written, allowed)
     return jnp.sum(log_prob, axis=1)
@@ -218,6 +209,11 @@ def _forms(config: Config, sources: chex.Array, tables: chex.Array | None) -> ch
     fixed = jnp.stack([level, column, column | sep, sep])
     fixed = jnp.broadcast_to(fixed[None], (sources.shape[0], *fixed.shape))
     return jnp.concatenate([table[:, None], fixed], axis=1)
+
+
+def _form_at(config: Config, position: chex.Array) -> chex.Array:
+    """Which of `_forms` holds at a position of the guardrails."""
+    return jnp.where(position == config.guard_length - 1, 4, jnp.minimum(position, 3))
 
 
 def _words(config: Config, sources: chex.Array, written: chex.Array) -> chex.Array:

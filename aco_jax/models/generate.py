@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import chex
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 
 from aco_jax.models import transformer
 from aco_jax.types import Params
+
+Rule = Callable[[chex.Array, chex.Array], chex.Array]  # tokens so far [B, T], position [] -> may be next [B or 1, V]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "bos", "eos", "length"))
@@ -40,13 +43,30 @@ def generate(
       tokens [B, length], prefix and eos included, and log_prob [B] in nats, the sum over the sampled tokens (not
       the prefix) at temperature 1, relative to the allowed ones: what `transformer.sequence_log_prob` says of them.
     """
+    if allowed is not None and allowed.ndim == 2:
+        allowed = allowed[:, None]
+    rule = None if allowed is None else functools.partial(_at, allowed)
+    return sample(params, config, source, bos, eos, length, key, temperature, rule, prefix)
+
+
+def sample(
+    params: Params,
+    config: transformer.Config,
+    source: chex.Array,
+    bos: int,
+    eos: int,
+    length: int,
+    key: chex.PRNGKey,
+    temperature: float | chex.Array,
+    rule: Rule | None,
+    prefix: chex.Array | None = None,
+) -> tuple[chex.Array, chex.Array]:
+    """`generate` where what may come next is a rule of what was written, for use within a jitted function."""
     chex.assert_rank(source, 2)
     rows = source.shape[0]
     forced = jnp.zeros((rows, length), jnp.int32)
     if prefix is not None:
         forced = forced.at[:, : prefix.shape[1]].set(prefix[:, :length].astype(jnp.int32))
-    if allowed is not None and allowed.ndim == 2:
-        allowed = allowed[:, None]
 
     def going(carry: _Carry) -> chex.Array:
         return (carry[0] < length) & ~jnp.all(carry[3])
@@ -55,7 +75,7 @@ def generate(
         index, token, cache, done, tokens, total = carry
         log_probs, cache = transformer.step(params, config, token, index, cache)
         noise = jax.random.gumbel(jax.random.fold_in(key, index), log_probs.shape)
-        sampled, log_prob = _choose(log_probs, temperature * noise, _at(allowed, index))
+        sampled, log_prob = _choose(log_probs, temperature * noise, None if rule is None else rule(tokens, index))
         given = forced[:, index]
         token = jnp.where(done, 0, jnp.where(given > 0, given, sampled))
         total = total + jnp.where(done | (given > 0), 0.0, log_prob)
@@ -71,9 +91,8 @@ def generate(
 _Carry = tuple[chex.Array, chex.Array, transformer.Cache, chex.Array, chex.Array, chex.Array]
 
 
-def _at(allowed: chex.Array | None, index: chex.Array) -> chex.Array | None:
-    if allowed is None:
-        return None
+def _at(allowed: chex.Array, tokens: chex.Array, index: chex.Array) -> chex.Array:
+    del tokens
     position = jnp.minimum(index, allowed.shape[1] - 1)
     return jax.lax.dynamic_index_in_dim(allowed, position, axis=1, keepdims=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import chex
 import jax
@@ -17,6 +18,8 @@ import numpy as np
 import optax
 
 from aco_jax.types import UNRELATED, Belief, Candidates, Metrics, Params
+
+LISTS = 4096  # lists that `fit` is compiled for, or a multiple
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,20 @@ class Config:
     batch: int = 128  # lists a step, for each member
 
 
+@partial(jax.jit, static_argnames="config")
 def init(key: chex.PRNGKey, config: Config) -> Params:
     """{'hidden', 'middle', 'out'}: each {'kernel' [E, .., ..], 'bias' [E, ..]}."""
     sizes = (len(config.columns), *config.widths, config.relations)
-    keys = jax.random.split(key, (3, config.members))
-
-    def dense(key: chex.PRNGKey, inputs: int, outputs: int, scale: float) -> Params:
-        kernel = scale / jnp.sqrt(inputs) * jax.random.normal(key, (inputs, outputs))
-        return {"kernel": kernel, "bias": jnp.zeros(outputs)}
-
-    names = (("hidden", 1.0), ("middle", 1.0), ("out", 0.3))
+    shapes = list(pairwise(sizes))
+    stops = np.cumsum([inputs * outputs for inputs, outputs in shapes])
+    drawn = jnp.split(jax.random.normal(key, (config.members, stops[-1])), stops[:-1], axis=1)
+    spread = {"hidden": 1.0, "middle": 1.0, "out": 0.3}
     return {
-        name: jax.vmap(partial(dense, inputs=sizes[i], outputs=sizes[i + 1], scale=scale))(keys[i])
-        for i, (name, scale) in enumerate(names)
+        name: {
+            "kernel": scale / np.sqrt(inputs) * part.reshape(-1, inputs, outputs),
+            "bias": jnp.zeros((config.members, outputs)),
+        }
+        for (name, scale), (inputs, outputs), part in zip(spread.items(), shapes, drawn, strict=True)
     }
 
 
@@ -55,6 +59,12 @@ def member_scores(params: Params, config: Config, evidence: chex.Array) -> chex.
     """Evidence [.., K, F] -> logits [E, .., K, Y]."""
     read = evidence[..., np.array(config.columns)]
     return jax.vmap(_network, (0, None))(params, read)
+
+
+@partial(jax.jit, static_argnames=("config", "folds"))
+def judged(params: Params, config: Config, evidence: chex.Array, fold: chex.Array, folds: int = 2) -> chex.Array:
+    """Evidence [R, K, F] and folds [R] -> logits [R, K, Y] of the members that were not trained on the list."""
+    return held_out(member_scores(params, config, evidence), fold, folds)
 
 
 def held_out(scores: chex.Array, fold: chex.Array, folds: int = 2) -> jax.Array:
@@ -96,6 +106,11 @@ def fit(
     """
     rng = np.random.default_rng(seed)
     weight = np.asarray(belief.weight, np.float64)
+    # Filled up to a multiple of LISTS, so that a few more believed lists compile nothing anew.
+    missing = -len(weight) % LISTS
+    candidates, belief = jax.tree.map(
+        lambda x: jnp.asarray(np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1)))), (candidates, belief)
+    )
     draws = []
     for member in range(config.members):
         mine = weight * (np.asarray(fold) == member % folds)

@@ -68,12 +68,13 @@ def init(key: chex.PRNGKey, config: Config) -> Params:
     tokens = jnp.ones((1, 2), jnp.int32)
     spread = Transformer(config).init(key, tokens, tokens)["params"]
     found, tree = jax.tree_util.tree_flatten_with_path(spread)
-    sizes = [leaf.size for _, leaf in found]
-    random = np.repeat([layers.is_random(path[-1].key) for path, _ in found], sizes)
-    entries = jnp.concatenate([leaf.reshape(-1) for _, leaf in found])
-    entries = entries * jnp.where(random, jax.random.normal(key, entries.shape), 1.0)
-    parts = jnp.split(entries, np.cumsum(sizes)[:-1])
-    return jax.tree.unflatten(tree, [part.reshape(leaf.shape) for part, (_, leaf) in zip(parts, found, strict=True)])
+    stops = np.cumsum([leaf.size for _, leaf in found])
+    parts = jnp.split(jax.random.normal(key, (stops[-1],)), stops[:-1])
+    drawn = [
+        leaf * part.reshape(leaf.shape) if layers.is_random(path[-1].key) else leaf
+        for part, (path, leaf) in zip(parts, found, strict=True)
+    ]
+    return jax.tree.unflatten(tree, drawn)
 
 
 def encode(params: Params, config: Config, tokens: chex.Array, key: chex.PRNGKey | None = None) -> chex.Array:
