@@ -228,10 +228,10 @@ class Transformer(nn.Module):
     def log_probs(
         self, hidden: chex.Array, inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None
     ) -> chex.Array:
-        vocab = jax.nn.log_softmax(self._logits(hidden))
+        logits = self._logits(hidden)
         if memory is None or source is None or not self.config.copy:
-            return vocab
-        return self._mix(vocab, hidden, self.pointer.keys(memory), _view(inputs, source), source)
+            return jax.nn.log_softmax(logits)
+        return self._mix(logits, hidden, self.pointer.keys(memory), _view(inputs, source), source)
 
     def target_log_prob(
         self,
@@ -253,13 +253,13 @@ class Transformer(nn.Module):
         view = _view(inputs, source)
         copies, gate = self.pointer(hidden, self.pointer.keys(memory), view)
         same = targets[:, :, None] == source[:, None, :]
-        mixed = layers.mixture(chosen, layers.gather(copies, same), gate)
+        mixed = layers.mixture(jnp.exp(chosen), layers.gather(copies, same), gate)
         if allowed is None:
             return mixed
         rows = jnp.broadcast_to(allowed, (source.shape[0], *allowed.shape[1:]))
         at = jnp.broadcast_to(source[:, None], (source.shape[0], rows.shape[1], source.shape[1]))
         copyable = jnp.take_along_axis(rows, at, axis=-1)
-        return mixed - layers.mixture(held, layers.gather(copies, copyable), gate)
+        return mixed - layers.mixture(jnp.exp(held), layers.gather(copies, copyable), gate)
 
     def start(self, memory: chex.Array | None, source: chex.Array | None, rows: int, length: int) -> Cache:
         c = self.config
@@ -286,10 +286,10 @@ class Transformer(nn.Module):
             x, kept = layer.step(x, cache["own"][number], index, past, cross, view)
             own.append(kept)
         hidden, cache = self.decoder_norm(x), cache | {"own": own}
-        vocab = jax.nn.log_softmax(self._logits(hidden))
+        logits = self._logits(hidden)
         if view is not None and "pointer" in cache:
-            vocab = self._mix(vocab, hidden, cache["pointer"], view, source)
-        return vocab[:, 0], cache
+            return self._mix(logits, hidden, cache["pointer"], view, source)[:, 0], cache
+        return jax.nn.log_softmax(logits)[:, 0], cache
 
     def _read(self, tokens: chex.Array, positions: chex.Array) -> chex.Array:
         if tokens.shape[1] > positions.shape[0]:
@@ -301,10 +301,10 @@ class Transformer(nn.Module):
         return (flat @ self.embedding.T).reshape(*hidden.shape[:-1], -1)
 
     def _mix(
-        self, vocab: chex.Array, hidden: chex.Array, keys: chex.Array, view: layers.View, source: chex.Array
+        self, logits: chex.Array, hidden: chex.Array, keys: chex.Array, view: layers.View, source: chex.Array
     ) -> chex.Array:
         copies, gate = self.pointer(hidden, keys, view)
-        return layers.mixture(vocab, layers.scatter(copies, source, self.config.vocab_size), gate[..., None])
+        return layers.mixture(jax.nn.softmax(logits), layers.scatter(copies, source, self.config.vocab_size), gate[..., None])
 
 
 def _view(inputs: chex.Array, source: chex.Array) -> layers.View:
