@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import answer, configuration, learner, prepare
+from aco_jax import answer, configuration, inquiry, learner
 from aco_jax import train as training
 from aco_jax.agents import rewriter
 from aco_jax.data import retrieval, tasks
@@ -119,11 +119,11 @@ def search(desk: Desk, texts: Sequence[str], depth: int) -> tuple[np.ndarray, np
 def read(desk: Desk, agents: learner.Config, reader: Params, request: str, record: np.ndarray) -> np.ndarray:
     """log p(request | record) of records [n], nats a token, [n]; a request longer than a query is cut."""
     query = desk.tokenizer.encode([request], agents.base.query_length)
-    return prepare.relevances(reader, agents, np.repeat(query, len(record), axis=0), desk.asks[record])
+    return inquiry.relevances(reader, agents, np.repeat(query, len(record), axis=0), desk.asks[record])
 
 
 def explain(desk: Desk, agents: learner.Config, params: Params, request: str, record: np.ndarray) -> list[str]:
     """The actor's reason for each of records [n], of tokens of the request and of the record only."""
     ours = desk.tokenizer.encode([request] * len(record), desk.texts.shape[1])
-    _, reasons = prepare.reasons(agents, params, ours, desk.texts[record], jax.random.key(0), 0.0)
+    _, reasons = inquiry.reasons(agents, params, ours, desk.texts[record], jax.random.key(0), 0.0)
     return [desk.tokenizer.decode(tokens) for tokens in np.asarray(reasons)]

@@ -455,8 +455,9 @@ def _losses(
     ranking_loss, ranking_metrics = ranker.loss(
         params["ranker"], config.ranker, batch.candidates, batch.belief, batch.fold
     )
-    losses["ranker"] = ranking_loss + config.shared_weight * ranker.policy_loss(
-        params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker
+    losses["ranker"] = ranking_loss + config.shared_weight * (
+        ranker.policy_loss(params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker)
+        + ranker.subquery_loss(params["ranker"], config.ranker, batch.merits, shared.ranker)
     )
     losses["reward"], reward_metrics = reward.loss(params["reward"], config.reward, given.preferences, key)
     losses["critic"], critic_metrics = critic.loss(params["critic"], config.critic, given.critic)

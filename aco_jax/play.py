@@ -33,7 +33,8 @@ class Batch:
     written: chex.Array  # [B, T] int32, guardrails and query
     searched: chex.Array  # [B] int32, the table that the query had to search
     rewrite_source: chex.Array  # [B, M, S] int32
-    subquery: chex.Array  # [B, M, T] int32
+    subquery: chex.Array  # [B, M, T] int32, in the ranker's order
+    merits: chex.Array  # [B, M, 3] what that order went by
     candidates: Candidates  # [B, M + 1, K, ..]
     belief: Belief  # [B, M + 1, K]
     fold: chex.Array  # [B] int32 of cross-fitting, -1 for a planted copy

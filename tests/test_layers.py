@@ -21,7 +21,7 @@ LAYERS = (
     ("play", "learner", "replicas"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
-        *("settings", "desk", "prepare", "train", "adapt", "answer", "ask"),
+        *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "answer", "ask"),
     ),
 )
 APART = 3  # rooms of this layer, each agent one, do not import one another

@@ -4,7 +4,10 @@ It is trained on what `data.tasks` writes (denoising, asking, rewriting as the r
 advantage of the decisions that its queries led to. A query begins with its guardrails, and decoding obeys them:
   <table> <level> <column>.. <sep> words <eos>, the words never from an attribute that the guardrails leave out.
 
-Sources: Lewis et al. 2020, BART (denoising); Sutskever et al. 2014, eq. 1 (chain rule); Williams 1992, REINFORCE.
+Its encoder is the one of dense retrieval, taught by contrast on the same examples.
+
+Sources: Lewis et al. 2020, BART (denoising); Sutskever et al. 2014, eq. 1 (chain rule); Williams 1992, REINFORCE;
+van den Oord et al. 2018, eq. 4 (InfoNCE).
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from flax import struct
 from aco_jax.data.tokens import Special
 from aco_jax.models import generate, transformer
 from aco_jax.ops import likelihood as chain
-from aco_jax.ops import policy_gradient, sequences
-from aco_jax.types import Metrics, Params, Query
+from aco_jax.ops import masking, policy_gradient, sequences
+from aco_jax.types import UNRELATED, Metrics, Params, Query
 
 KINDS = ("denoise", "ask", "rewrite")  # numbered as in data.tasks
 LEVELS = 8  # steps of the least relevance
@@ -40,6 +43,8 @@ class Config:
     query_length: int = 28  # T, tokens written: guardrails, words and end
     guard_columns: int = 3  # most columns in a guardrail
     kind_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of the three cross-entropies
+    contrast_weight: float = 0.3
+    contrast_temperature: float = 0.1
 
     @property
     def guard_length(self) -> int:
@@ -102,13 +107,22 @@ def embed(params: Params, config: Config, rows: chex.Array) -> chex.Array:
 def loss(
     params: Params, config: Config, batch: SftBatch, key: chex.PRNGKey | None = None
 ) -> tuple[chex.Array, Metrics]:
-    """Weighted sum of three token cross-entropies in nats, each the mean over the valid tokens of its kind."""
-    log_prob, mask = transformer.sequence_log_prob(params, config.model, batch.source, batch.target, key=key)
+    """What the base is taught, in nats: three token cross-entropies and a contrast, weighted.
+
+    Each cross-entropy is the mean over the valid tokens of its kind. The contrast tells each source's own target from
+    those of the other sources by their embeddings, which dense retrieval goes by.
+    """
+    keys = (None, None) if key is None else jax.random.split(key)
+    memory = transformer.encode(params, config.model, batch.source, keys[0])
+    log_prob, mask = transformer.sequence_log_prob(
+        params, config.model, batch.source, batch.target, key=keys[1], memory=memory
+    )
     of_kind = (batch.kind[None] == jnp.arange(len(KINDS))[:, None])[..., None] & mask[None]
     totals = jnp.sum(jnp.where(of_kind, -log_prob[None], 0.0), axis=(1, 2))
     means = totals / jnp.maximum(jnp.sum(of_kind, axis=(1, 2)), 1)
-    metrics = dict(zip(KINDS, means, strict=True))
-    return jnp.dot(jnp.asarray(config.kind_weights), means), metrics
+    contrast = _contrast(config, batch, transformer.pool(memory, batch.source), embed(params, config, batch.target))
+    metrics = dict(zip(KINDS, means, strict=True)) | {"contrast": contrast}
+    return jnp.dot(jnp.asarray(config.kind_weights), means) + config.contrast_weight * contrast, metrics
 
 
 def policy_loss(
@@ -191,6 +205,18 @@ def likelihood(params: Params, config: Config, records: Sequence[chex.Array]) ->
         orders.append((given, marginal, length))
     given, marginal, length = (jnp.stack(part, axis=1) for part in zip(*orders, strict=True))
     return jax.vmap(chain.conditional_gain)(given, marginal, length)
+
+
+def _contrast(config: Config, batch: SftBatch, sources: chex.Array, targets: chex.Array) -> chex.Array:
+    """InfoNCE (van den Oord et al. 2018) both ways; sources that ask for what is unrelated are left out."""
+    related = batch.source[:, 1] != config.special.relation(UNRELATED)
+    scores = sources @ targets.T / config.contrast_temperature
+
+    def lost(scores: chex.Array) -> chex.Array:
+        held = jnp.where(related[None], scores, transformer.NEVER)
+        return masking.masked_mean(jax.nn.logsumexp(held, axis=1) - jnp.diagonal(scores), related)
+
+    return (lost(scores) + lost(scores.T)) / 2
 
 
 def _forms(config: Config, sources: chex.Array, tables: chex.Array | None) -> chex.Array:

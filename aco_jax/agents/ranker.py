@@ -1,5 +1,6 @@
 """The ranker: reads, judges and orders candidates and subqueries.
 
+    score(subquery) = w . (relevance, validity, gain)
     score(q, d) = evidence(d) + w . (validity, gain, relevance x revealed, relevance x revealed x evidence)
 
 evidence() is the judge, an ensemble of small networks on what the facts say; relevance is how likely the query is given
@@ -47,7 +48,7 @@ class SftBatch:
 
 
 def init(key: chex.PRNGKey, config: Config) -> Params:
-    """{'reader', 'judge' with a leading axis E, 'weights' [E, Y, 4], 'verdict' [Y + 1, 3]}."""
+    """{'reader', 'judge' with a leading axis E, 'weights' [E, Y, 4], 'verdict' [Y + 1, 3], 'merits' [3]}."""
     reader_key, judge_key = jax.random.split(key)
     relations = config.judge.relations
     return {
@@ -55,6 +56,7 @@ def init(key: chex.PRNGKey, config: Config) -> Params:
         "judge": judge.init(judge_key, config.judge),
         "weights": jnp.zeros((config.judge.members, relations, 4)),
         "verdict": jnp.zeros((relations + 1, len(VERDICT_EDGES) + 1)),
+        "merits": jnp.ones(3),
     }
 
 
@@ -129,6 +131,25 @@ def policy_loss(
     score = jnp.mean(member_scores(params, config, candidates, revealed=False), axis=0)
     top, mask = _top(score, candidates)
     log_prob = jax.vmap(ranking.plackett_luce_log_prob)(top / config.temperature, permutation, mask)
+    return jnp.mean(jax.vmap(policy_gradient.reinforce_loss)(log_prob, advantage))
+
+
+@jax.jit
+def rank_subqueries(
+    params: Params, merits: chex.Array, key: chex.PRNGKey, temperature: chex.Numeric = 0.0
+) -> chex.Array:
+    """An order [B, M] of each request's subqueries by their relevance, validity and gain [B, M, 3]; 0 sorts."""
+    score = merits @ params["merits"]
+    keys = jax.random.split(key, score.shape[0])
+    everyone = jnp.ones(score.shape, bool)
+    return jax.vmap(ranking.sample_permutation, (0, 0, 0, None))(keys, score, everyone, jnp.float32(temperature))
+
+
+def subquery_loss(params: Params, config: Config, merits: chex.Array, advantage: chex.Array) -> chex.Array:
+    """-advantage x log p(the subqueries in their order), merits [B, M, 3], advantage [B]; the mean over requests."""
+    score = merits @ params["merits"] / config.temperature
+    as_they_are = jnp.broadcast_to(jnp.arange(score.shape[1]), score.shape)
+    log_prob = jax.vmap(ranking.plackett_luce_log_prob)(score, as_they_are, jnp.ones(score.shape, bool))
     return jnp.mean(jax.vmap(policy_gradient.reinforce_loss)(log_prob, advantage))
 
 

@@ -93,20 +93,41 @@ def search(lexical: Lexical, queries: Sequence[str], table: int, k: int) -> tupl
 
 
 @partial(jax.jit, static_argnames=("k", "block"))
-def top_k(queries: chex.Array, embeddings: chex.Array, *, k: int, block: int = BLOCK) -> tuple[chex.Array, chex.Array]:
-    """Largest dot products of [Q, D] with [N, D]: rows [Q, k] int32 (-1 beyond N), scores [Q, k].
+def top_k(
+    queries: chex.Array,
+    embeddings: chex.Array,
+    first: chex.Array,
+    end: chex.Array,
+    *,
+    k: int,
+    block: int = BLOCK,
+) -> tuple[chex.Array, chex.Array]:
+    """Largest dot products of [Q, D] with rows [first, end) of [N, D], a range of its own for each query.
 
     Queries go through in blocks of `block`, so that only [block, N] scores exist at a time.
+
+    Returns:
+      rows [Q, k] int32 of the N, -1 where the range has fewer, and scores [Q, k], 0 there.
     """
-    chex.assert_rank([queries, embeddings], 2)
-    depth = min(k, embeddings.shape[0])
-    count, width = queries.shape
-    blocks = -(-count // block)
-    padded = jnp.pad(queries, ((0, blocks * block - count), (0, 0))).reshape(blocks, block, width)
-    scores, rows = jax.lax.map(lambda part: jax.lax.top_k(part @ embeddings.T, depth), padded)
+    chex.assert_rank([queries, embeddings, first, end], [2, 2, 1, 1])
+    depth, count = min(k, embeddings.shape[0]), queries.shape[0]
+    blocks, number = -(-count // block), jnp.arange(embeddings.shape[0])[None]
+
+    def blocked(x: chex.Array) -> chex.Array:
+        padded = jnp.pad(x, ((0, blocks * block - count), *[(0, 0)] * (x.ndim - 1)))
+        return padded.reshape(blocks, block, *x.shape[1:])
+
+    def best(part: tuple[chex.Array, chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        queries, first, end = part
+        inside = (number >= first[:, None]) & (number < end[:, None])
+        return jax.lax.top_k(jnp.where(inside, queries @ embeddings.T, -jnp.inf), depth)
+
+    scores, rows = jax.lax.map(best, (blocked(queries), blocked(first), blocked(end)))
+    scores, rows = (x.reshape(-1, depth)[:count] for x in (scores, rows))
+    found = jnp.isfinite(scores)
+    rows, scores = jnp.where(found, rows, EMPTY).astype(jnp.int32), jnp.where(found, scores, 0.0)
     tail = ((0, 0), (0, k - depth))
-    rows = jnp.pad(rows.reshape(-1, depth)[:count].astype(jnp.int32), tail, constant_values=EMPTY)
-    return rows, jnp.pad(scores.reshape(-1, depth)[:count], tail)
+    return jnp.pad(rows, tail, constant_values=EMPTY), jnp.pad(scores, tail)
 
 
 def fuse(rankings: Sequence[np.ndarray], k: int, constant: float = 60.0) -> tuple[np.ndarray, np.ndarray]:

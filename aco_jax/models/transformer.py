@@ -126,6 +126,7 @@ def sequence_log_prob(
     targets: chex.Array,
     allowed: chex.Array | None = None,
     key: chex.PRNGKey | None = None,
+    memory: chex.Array | None = None,
 ) -> tuple[chex.Array, chex.Array]:
     """Log-probability of each target token given those before it and the source, without a scatter to V.
 
@@ -134,6 +135,7 @@ def sequence_log_prob(
       targets: [B, T] tokens, the end token included, 0 on the right.
       allowed: [B, T, V] bool (axes of size 1 broadcast), the tokens that decoding was held to; probabilities
         are then relative to them.
+      memory: [B, S, D] of `encode`, where the source was read before.
 
     Returns:
       log_prob [B, T] in nats, 0 at padding, and mask [B, T] bool.
@@ -141,7 +143,8 @@ def sequence_log_prob(
     chex.assert_rank(targets, 2)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     inputs, mask = shift(targets, config.bos), targets != PAD
-    memory = None if source is None else encode(params, config, source, keys[0])
+    if memory is None and source is not None:
+        memory = encode(params, config, source, keys[0])
     hidden = decode(params, config, inputs, memory, source, keys[1])
     token = _apply(params, config, None, hidden, inputs, memory, source, targets, allowed, method="target_log_prob")
     return jnp.where(mask, token, 0.0), mask
@@ -150,6 +153,11 @@ def sequence_log_prob(
 def embed(params: Params, config: Config, tokens: chex.Array) -> chex.Array:
     """Tokens [B, T] -> unit vectors [B, D]: the masked mean of the last layer."""
     states = encode(params, config, tokens) if config.encoder_layers else decode(params, config, tokens)
+    return pool(states, tokens)
+
+
+def pool(states: chex.Array, tokens: chex.Array) -> chex.Array:
+    """Hidden states [B, T, D] of tokens [B, T] -> unit vectors [B, D], their masked mean."""
     mask = (tokens != PAD)[..., None]
     total = jnp.sum(jnp.where(mask, states, 0.0), axis=1)
     return total * jax.lax.rsqrt(jnp.sum(jnp.square(total), axis=-1, keepdims=True) + 1e-12)
@@ -304,7 +312,9 @@ class Transformer(nn.Module):
         self, logits: chex.Array, hidden: chex.Array, keys: chex.Array, view: layers.View, source: chex.Array
     ) -> chex.Array:
         copies, gate = self.pointer(hidden, keys, view)
-        return layers.mixture(jax.nn.softmax(logits), layers.scatter(copies, source, self.config.vocab_size), gate[..., None])
+        return layers.mixture(
+            jax.nn.softmax(logits), layers.scatter(copies, source, self.config.vocab_size), gate[..., None]
+        )
 
 
 def _view(inputs: chex.Array, source: chex.Array) -> layers.View:

@@ -128,7 +128,18 @@ def test_loss_reports_each_kind_as_its_own_mean(params):
     np.testing.assert_allclose(metrics["denoise"], -(log_prob[0].sum() + log_prob[2].sum()) / 5, rtol=1e-5)
     np.testing.assert_allclose(metrics["ask"], -log_prob[1].sum() / 2, rtol=1e-5)
     assert metrics["rewrite"] == 0
-    np.testing.assert_allclose(value, metrics["denoise"] + metrics["ask"], rtol=1e-6)
+    taught = metrics["denoise"] + metrics["ask"] + CONFIG.contrast_weight * metrics["contrast"]
+    np.testing.assert_allclose(value, taught, rtol=1e-6)
+
+
+def test_the_contrast_is_infonce_both_ways_without_what_asks_for_the_unrelated(params):
+    sources = SOURCES[:3].at[1, 1].set(S.relation(0))
+    targets = jnp.array([[T, T + 1, S.eos], [T + 2, S.eos, 0], [T + 3, S.eos, 0]])
+    _, metrics = base.loss(params, CONFIG, base.SftBatch(sources, targets, jnp.zeros(3, jnp.int32)))
+    ours, theirs = (np.asarray(base.embed(params, CONFIG, x), np.float64)[[0, 2]] for x in (sources, targets))
+    scores = ours @ theirs.T / CONFIG.contrast_temperature
+    one = [np.log(np.exp(row).sum()) - row[i] for s in (scores, scores.T) for i, row in enumerate(s)]
+    np.testing.assert_allclose(metrics["contrast"], np.mean(one), rtol=1e-4)
 
 
 def test_likelihood_is_the_chain_rule_over_rotations(params):

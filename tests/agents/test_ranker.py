@@ -130,7 +130,7 @@ def test_the_policy_gradient_raises_what_was_rewarded(params: chex.ArrayTree) ->
 
 def test_near_duplicates_are_penalised_and_others_are_not(params: chex.ArrayTree) -> None:
     rng = np.random.default_rng(0)
-    subqueries = rng.integers(5, 40, (16, 2, 6))
+    subqueries = rng.integers(5, 40, (64, 2, 12))
     subqueries[3, 1] = subqueries[3, 0]
     found = np.asarray(ranker.penalty(params, CONFIG, jnp.asarray(subqueries, jnp.int32)))
     assert found[3] == found.max()
@@ -143,3 +143,20 @@ def test_reading_is_the_mean_log_probability_of_the_query(params: chex.ArrayTree
     found = ranker.read(params["reader"], CONFIG, queries, records)
     log_prob, mask = transformer.sequence_log_prob(params["reader"], MODEL, records, queries)
     np.testing.assert_allclose(found, (log_prob * mask).sum(axis=1) / mask.sum(axis=1), rtol=1e-6)
+
+
+def test_subqueries_are_ordered_by_their_merits_and_the_loss_is_plackett_luce(params):
+    merits = jnp.array([[[0.1, 0.2, 0.3], [1.0, 0.0, 0.0], [-1.0, 0.5, 0.1]]])
+    params = params | {"merits": jnp.array([1.0, 2.0, 0.5])}
+    score = np.array([0.1 + 0.4 + 0.15, 1.0, -1.0 + 1.0 + 0.05])
+    order = ranker.rank_subqueries(params, merits, jax.random.key(0))
+    np.testing.assert_array_equal(order[0], np.argsort(-score))
+    drawn = [ranker.rank_subqueries(params, merits, jax.random.key(k), 5.0)[0] for k in range(20)]
+    assert {tuple(sorted(one.tolist())) for one in drawn} == {(0, 1, 2)}
+    assert len({tuple(one.tolist()) for one in drawn}) > 1
+    heat = score / CONFIG.temperature
+    log_p = sum(heat[i] - np.log(np.exp(heat[i:]).sum()) for i in range(3))
+    found = ranker.subquery_loss(params, CONFIG, merits, jnp.array([0.7]))
+    np.testing.assert_allclose(found, -0.7 * log_p, rtol=1e-5)
+    slope = jax.grad(lambda p: ranker.subquery_loss(p, CONFIG, merits, jnp.array([0.7])))(params)["merits"]
+    assert np.abs(slope).min() > 0

@@ -21,11 +21,23 @@ def dataset() -> records.Dataset:
 def test_top_k_equals_brute_force_whatever_the_block():
     queries, rows = (np.array(jax.random.normal(jax.random.key(k), (n, 4))) for k, n in ((0, 7), (1, 5)))
     full = queries @ rows.T
+    first, end = np.zeros(7, np.int32), np.full(7, 5, np.int32)
     for block in (2, 7, 512):
-        ids, scores = retrieval.top_k(queries, rows, k=6, block=block)
+        ids, scores = retrieval.top_k(queries, rows, first, end, k=6, block=block)
         np.testing.assert_array_equal(ids[:, :5], np.argsort(-full, axis=1))
         np.testing.assert_allclose(scores[:, :5], -np.sort(-full, axis=1), rtol=1e-5)
         assert (np.asarray(ids[:, 5]) == -1).all()
+
+
+def test_top_k_keeps_to_each_query_s_range_of_rows():
+    queries, rows = (np.array(jax.random.normal(jax.random.key(k), (n, 4))) for k, n in ((0, 3), (1, 6)))
+    first, end = np.array([0, 2, 6], np.int32), np.array([2, 6, 6], np.int32)
+    ids, scores = (np.asarray(x) for x in retrieval.top_k(queries, rows, first, end, k=3, block=2))
+    for query, (low, high) in enumerate(zip(first, end, strict=True)):
+        known = rows[low:high] @ queries[query]
+        best = np.argsort(-known)[:3]
+        np.testing.assert_array_equal(ids[query], np.pad(low + best, (0, 3 - len(best)), constant_values=-1))
+        np.testing.assert_allclose(scores[query], np.pad(known[best], (0, 3 - len(best))), rtol=1e-5)
 
 
 def test_nearest_equals_brute_force_and_leaves_itself_out():

@@ -1,0 +1,222 @@
+"""What the language models do on the host's behalf: ask, split, find, read, and give reasons.
+
+    anchor -> base -> query -> rewriter, int8 -> subqueries -> ranker's order -> what each finds by its words
+    anchor -> base's encoder -> what lies nearest
+
+All arrays go through in chunks of one size, so that nothing is compiled twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from aco_jax import learner, play
+from aco_jax.agents import actor, base, ranker, reward, rewriter
+from aco_jax.data import retrieval, tasks
+from aco_jax.desk import Anchors, Desk
+from aco_jax.models import quantization
+from aco_jax.settings import TrainConfig
+from aco_jax.types import Params, Query
+
+CHUNK = 256  # rows that a model reads at once
+DEPTH = 10  # least answers of a text that are looked at
+READING_SHIFT, READING_CLIP = 1.0, 3.0  # nats a token
+
+
+@dataclass(frozen=True)
+class Staff:
+    """The agents as they are now, and the desk they work at."""
+
+    desk: Desk
+    config: TrainConfig
+    agents: learner.Config
+    params: dict[str, Params]
+    vectors: np.ndarray  # [N, D] float32, the base's embeddings of all records
+
+    @property
+    def depth(self) -> int:
+        """Answers of a text."""
+        return max(self.config.train.candidates, DEPTH)
+
+
+@struct.dataclass
+class Asked:
+    """What the base asked about n anchors, and what was found at once."""
+
+    source: np.ndarray  # [n, S] int32
+    written: np.ndarray  # [n, T] int32, guardrails and query
+    query: Query  # leaves [n, ..]
+    found: np.ndarray  # [n, depth] int32 records found by the query's words, -1 where there are fewer
+    similar: np.ndarray  # [n, depth] int32 records whose embedding is nearest to the anchor's
+
+
+@struct.dataclass
+class Split:
+    """What the rewriter made of n queries, best first; nothing but 0 where it was not asked to."""
+
+    source: np.ndarray  # [n, M, S] int32
+    subquery: np.ndarray  # [n, M, T] int32
+    merits: np.ndarray  # [n, M, 3] float32, relevance, validity and gain of each
+    found: np.ndarray  # [n, M, depth] int32 records, -1 where there are fewer
+
+
+def staff(desk: Desk, config: TrainConfig, agents: learner.Config, params: dict[str, Params]) -> Staff:
+    """The agents with these parameters; all records are embedded."""
+    return Staff(desk, config, agents, params, embeddings(agents, params["base"], desk.asks))
+
+
+def ask(team: Staff, anchors: Anchors, key: jax.Array) -> Asked:
+    """One query an anchor, for the relation sought and the table of its list."""
+    desk, agents, params = team.desk, team.agents, team.params["base"]
+    owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
+    source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
+    asked = base.generate_queries(params, agents.base, source, key, team.config.train.temperature, searched)
+    query, written = jax.tree.map(np.asarray, asked)
+    found = lexical(desk, query.tokens, searched, team.depth)
+    return Asked(source, written, query, found, nearest(team, source, searched))
+
+
+def split(team: Staff, anchors: Anchors, asked: Asked, key: jax.Array) -> Split:
+    """What the rewriter, its weights in int8, makes of the queries, in the ranker's order."""
+    desk, agents, train = team.desk, team.agents, team.config.train
+    if not train.rewrites:
+        return unsplit(team, asked)
+    owner = desk.problem.anchor[anchors.row]
+    source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens)
+    small = quantization.quantize(team.params["rewriter"])
+    subquery = np.asarray(rewriter.rewrite(small, agents.rewriter, source, key, train.temperature).tokens)
+    found = np.stack(
+        [lexical(desk, words, desk.problem.table[anchors.row], team.depth) for words in np.swapaxes(subquery, 0, 1)],
+        axis=1,
+    )
+    merit = merits(team, asked, subquery, found)
+    heat = agents.ranker.temperature if train.temperature else 0.0
+    ranked = ranker.rank_subqueries(team.params["ranker"], merit, jax.random.fold_in(key, 1), heat)
+    order = np.asarray(ranked)[..., None]
+    parts = (np.take_along_axis(part, order, axis=1) for part in (subquery, merit, found))
+    return Split(np.repeat(source[:, None], train.rewrites, axis=1), *parts)
+
+
+def merits(team: Staff, asked: Asked, subquery: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """What the ranker goes by in ordering subqueries [n, M, T], of which `found` [n, M, depth] came: [n, M, 3].
+
+    Relevance: how likely the query is given the subquery, nats a token, less the mean of the request. Validity: less
+    what the subquery invents or loses. Gain: the share of its answers that the query did not find.
+    """
+    desk, count = team.desk, subquery.shape[1]
+    written = np.repeat(asked.written, count, axis=0)
+    texts = np.pad(subquery, ((0, 0), (0, 0), (0, desk.asks.shape[1] - subquery.shape[2])))
+    read = relevances(team.params["ranker"]["reader"], team.agents, written, texts.reshape(len(written), -1))
+    read = read.reshape(len(subquery), count)
+    wrong = np.asarray(_penalty(subquery, asked.source, desk.facts))
+    fresh = (found >= 0) & ~(found[..., None] == asked.found[:, None, None]).any(axis=-1)
+    gain = fresh.sum(axis=-1) / np.maximum((found >= 0).sum(axis=-1), 1)
+    return np.stack([read - read.mean(axis=1, keepdims=True), -wrong, gain], axis=-1).astype(np.float32)
+
+
+def unsplit(team: Staff, asked: Asked) -> Split:
+    """The queries as they are: no subquery was made yet."""
+    shape = len(asked.source), team.config.train.rewrites
+    lengths = team.agents.rewriter.source_length, team.agents.rewriter.length
+    source, subquery = (np.zeros((*shape, length), np.int32) for length in lengths)
+    nobody = np.full((*shape, team.depth), retrieval.EMPTY, np.int32)
+    return Split(source, subquery, np.zeros((*shape, 3), np.float32), nobody)
+
+
+def lexical(desk: Desk, words: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
+    """What texts [n, T] find by their words, [n, k]; an empty text finds nothing."""
+    texts = [desk.tokenizer.decode(row) for row in words]
+    found = np.full((len(words), k), retrieval.EMPTY, np.int32)
+    for table in np.unique(searched):
+        mine = np.flatnonzero((searched == table) & words.any(axis=1))
+        if len(mine) == 0:
+            continue
+        found[mine] = retrieval.search(desk.lexical, [texts[i] for i in mine], int(table), k)[0]
+    return found
+
+
+def nearest(team: Staff, source: np.ndarray, searched: np.ndarray) -> np.ndarray:
+    """The records of the tables searched [n] whose embedding is nearest to that of row tokens [n, S], [n, depth]."""
+    offsets = team.desk.dataset.offsets
+    queries = embeddings(team.agents, team.params["base"], source)
+    find = partial(retrieval.top_k, embeddings=jnp.asarray(team.vectors), k=team.depth, block=CHUNK)
+    ranges = offsets[searched].astype(np.int32), offsets[searched + 1].astype(np.int32)
+    return chunked(lambda queries, first, end: find(queries, first=first, end=end)[0], queries, *ranges)
+
+
+def embeddings(agents: learner.Config, params: Params, tokens: np.ndarray) -> np.ndarray:
+    """The base's embeddings of row tokens [n, S], [n, D]."""
+    return chunked(partial(_embed, params, config=agents.base), tokens)
+
+
+def readings(
+    desk: Desk,
+    agents: learner.Config,
+    reader: Params,
+    asked: Asked | play.Batch,
+    anchor: np.ndarray,
+    record: np.ndarray,
+) -> np.ndarray:
+    """The ranker's readings, its weights in int8, of pairs (anchor number in the batch, record), [n] each.
+
+    A reading is how much likelier the anchor's query is given the record than given the anchor itself, in nats a
+    token, moved so that a partner stands above 0, and clipped.
+    """
+    source = asked.source if isinstance(asked, Asked) else asked.ask_source
+    known, number = np.unique(anchor, return_inverse=True)
+    own = relevances(reader, agents, asked.written[known], source[known])[number]
+    theirs = relevances(reader, agents, asked.written[anchor], desk.asks[record])
+    return np.clip(theirs - own + READING_SHIFT, -READING_CLIP, READING_CLIP)
+
+
+def relevances(reader: Params, agents: learner.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
+    """`ranker.read` of n pairs, [n]."""
+    return chunked(partial(_read, quantization.quantize(reader), config=agents.ranker), queries, records)
+
+
+def reasons(
+    agents: learner.Config, params: Params, ours: np.ndarray, theirs: np.ndarray, key: jax.Array, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """The actor's reasons for stating relation 1 of n pairs of texts [n, T]: what it read, and its tokens."""
+    first = jnp.zeros(len(ours), jnp.int32)
+    source = actor.reason_source(agents.actor, first, jnp.asarray(ours), jnp.asarray(theirs))
+    return source, actor.give_reason(params, agents.actor, source, key, temperature)[0]
+
+
+@partial(jax.jit, static_argnames="agents")
+def worth(params: Params, agents: learner.Config, ours: jax.Array, theirs: jax.Array, reason: jax.Array) -> jax.Array:
+    """Reward of the response with the reason less that without, [n]."""
+    special, length = agents.base.special, agents.actor.reason_length
+    both = [play.respond(special, ours, theirs, 1, given, length) for given in (reason, None)]
+    value = reward.text_value(params, agents.reward, jnp.concatenate(both))
+    return value[: len(ours)] - value[len(ours) :]
+
+
+def chunked(run: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
+    """`run` of arrays [n, ..], CHUNK rows at a time; the last chunk is filled up with zeros."""
+    count, found = len(arrays[0]), []
+    for start in range(0, max(count, 1), CHUNK):
+        parts = [x[start : start + CHUNK] for x in arrays]
+        missing = CHUNK - len(parts[0])
+        found.append(np.asarray(run(*(np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) for x in parts))))
+    return np.concatenate(found)[:count]
+
+
+@partial(jax.jit, static_argnames="config")
+def _embed(params: Params, tokens: jax.Array, config: base.Config) -> jax.Array:
+    return base.embed(params, config, tokens)
+
+
+@partial(jax.jit, static_argnames="config")
+def _read(reader: Params, queries: jax.Array, records: jax.Array, config: ranker.Config) -> jax.Array:
+    return ranker.read(quantization.dequantize(reader), config, queries, records)
+
+
+_penalty = jax.jit(rewriter.penalty)

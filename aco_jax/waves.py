@@ -1,0 +1,196 @@
+"""Walks every list with a trained actor, greedily, and computes what it asks for where it asks for it.
+
+In a wave each list goes on until it ends or wants what is not there: a reading, or the rewriter's rows. What is wanted
+is then computed for those lists alone, and the next wave has only them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aco_jax import desk as desks
+from aco_jax import environment, inquiry, learner, play, prepare, progress, replicas
+from aco_jax import train as training
+from aco_jax.agents import reward
+from aco_jax.ops import states
+from aco_jax.settings import TrainConfig
+from aco_jax.types import Params
+
+CHUNK = inquiry.CHUNK  # lists walked at once
+_NOTHING, _READING, _ROWS = 0, 1, 2  # what a list waits for
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What became of all lists."""
+
+    record: np.ndarray  # [lists, L] int32
+    decision: np.ndarray  # [lists, L] int32
+    logit: np.ndarray  # [lists, L] float32, with the readings that the actor asked for
+    revealed: np.ndarray  # [lists, L] bool
+    tokens: int  # read
+
+
+def walk(config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run) -> Walked:
+    """Lets the actor walk every list to its end."""
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
+    lists = _Lists(config, agents, desk, run)
+    going = np.arange(len(desk.problem.anchor))
+    with progress.bar(len(going), "relating", unit="list") as bar:
+        while len(going):
+            parts = [lists.advance(rows) for rows in _blocks(going)]
+            wants, where = (np.concatenate(part) for part in zip(*parts, strict=True))
+            lists.read(going[wants == _READING], where[wants == _READING])
+            lists.rewrite(going[wants == _ROWS])
+            bar.update(int((wants == _NOTHING).sum()))
+            going = going[wants != _NOTHING]
+    return lists.walked()
+
+
+class _Lists:
+    """All lists on their way: what is known of each, and where the actor stands in it."""
+
+    def __init__(self, config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run) -> None:
+        self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents))
+        self._believed, self._texts = run.believed, jnp.asarray(desk.texts)
+        self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
+        policy = learner.policy_table(self._team.params["actor"], agents)
+        self._greedy = jnp.argmax(policy, axis=1).astype(jnp.int32)
+        prior = np.asarray(run.believed.prior)[desk.problem.kind]
+        self._shift = np.log(prior / (1 - prior)).astype(np.float32)
+        parts = [self._ask(rows) for rows in _blocks(np.arange(len(self._shift)))]
+        self._asked, self._batch = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        record = self._batch.candidates.record
+        self._ready, self._pending = np.zeros(record.shape, bool), np.full(len(record), config.train.rewrites > 0)
+        flat = record.reshape(len(record), -1)
+        self._final = jax.tree.map(np.array, environment.start(jnp.asarray(flat >= 0), jnp.asarray(self._pending)))
+        self._logit = np.zeros(flat.shape, np.float32)
+
+    def advance(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Walks lists `rows` as far as they go: what each wants then, and of which candidate in [0, L)."""
+        full = np.resize(rows, CHUNK)  # a short block is filled up, so that nothing is compiled twice
+        batch, final, shift, ready, pending = jax.tree.map(
+            lambda x: x[full], (self._batch, self._final, self._shift, self._ready, self._pending)
+        )
+        team = self._team
+        problem, logit = _pose(
+            team.params, self._scale, team.agents, self._texts, batch, jnp.asarray(shift), ready, pending
+        )
+        final, *wanted = _walk(team.agents.environment, self._edges, problem, self._greedy, final)
+        self._final = jax.tree.map(partial(_put, rows), self._final, final)
+        self._logit = _put(rows, self._logit, logit)
+        wants, where = (np.asarray(x)[: len(rows)] for x in wanted)
+        return wants, where
+
+    def read(self, rows: np.ndarray, where: np.ndarray) -> None:
+        """Computes the readings of candidates `where` of lists `rows`."""
+        if len(rows) == 0:
+            return
+        candidates = self._batch.candidates
+        row, slot = np.divmod(where, candidates.record.shape[2])
+        batch, numbers = jax.tree.map(lambda x: x[rows], self._batch), np.arange(len(rows))
+        record, team = candidates.record[rows, row, slot], self._team
+        candidates.reading[rows, row, slot] = inquiry.readings(
+            team.desk, team.agents, team.params["ranker"]["reader"], batch, numbers, record
+        )
+        self._ready[rows, row, slot] = True
+
+    def rewrite(self, rows: np.ndarray) -> None:
+        """Has the queries of lists `rows` rewritten, and looks at what the subqueries find."""
+        for block in _blocks(rows):
+            full = np.resize(block, CHUNK)
+            anchors, asked = desks.standing(self._team.desk, full), jax.tree.map(lambda x, at=full: x[at], self._asked)
+            split = inquiry.split(self._team, anchors, asked, jax.random.key(0))
+            found, _ = prepare.answers(self._team, self._believed, anchors, asked, split)
+            self._batch = jax.tree.map(partial(_put, block), self._batch, self._folded(found, full))
+            self._pending[block] = False
+
+    def walked(self) -> Walked:
+        final, record = self._final, self._batch.candidates.record
+        flat = record.reshape(len(record), -1)
+        return Walked(flat, final.decision, self._logit, final.revealed, int(final.tokens.sum()))
+
+    def _ask(self, rows: np.ndarray) -> tuple[inquiry.Asked, play.Batch]:
+        anchors = desks.standing(self._team.desk, np.resize(rows, CHUNK))
+        asked = inquiry.ask(self._team, anchors, jax.random.key(0))
+        batch, _ = prepare.answers(self._team, self._believed, anchors, asked, inquiry.unsplit(self._team, asked))
+        return jax.tree.map(lambda x: np.array(x[: len(rows)]), (asked, self._folded(batch, np.resize(rows, CHUNK))))
+
+    def _folded(self, batch: play.Batch, rows: np.ndarray) -> play.Batch:
+        return dataclasses.replace(batch, fold=np.asarray(self._believed.fold)[rows])
+
+
+def _blocks(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+
+
+def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.ndarray:
+    """`old` with the first of `new` at `rows`."""
+    old[rows] = np.asarray(new)[: len(rows)]
+    return old
+
+
+@partial(jax.jit, static_argnames="agents")
+def _pose(
+    params: dict[str, Params],
+    scale: jax.Array,
+    agents: learner.Config,
+    texts: jax.Array,
+    batch: play.Batch,
+    shift: jax.Array,
+    ready: jax.Array,
+    pending: jax.Array,
+) -> tuple[environment.Problem, jax.Array]:
+    """The walks of n lists, and the logits [n, L] with the readings there are, before any shift."""
+    shift = shift[:, None, None, None]
+    ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0, shift)
+    value, spread = _rewards(params["reward"], scale, agents, texts, batch, ranked)
+    problem = play.problems(batch, ranked, value, spread)
+    problem = dataclasses.replace(problem, ready=play.flat(ready), pending=pending)
+    return problem, ranked.score[..., 0] - shift[:, 0, 0]
+
+
+def _rewards(
+    params: Params,
+    scale: jax.Array,
+    agents: learner.Config,
+    texts: jax.Array,
+    batch: play.Batch,
+    ranked: play.Ranked,
+) -> tuple[jax.Array, jax.Array]:
+    """Reward and spread of stating each relation for each candidate, [n, L, Y] each."""
+    few, place = play.likeliest(batch, ranked)
+    every = play.all_preferences(agents.base.special, few, texts, agents.reward.relations)
+    score = partial(reward.score, params, agents.reward, scale=scale, key=None)
+    value, spread = jax.vmap(lambda one: score(batch=one))(every)
+    count = ranked.blind.shape[1]
+    return play.spread_out(value, place, count), play.spread_out(spread, place, count)
+
+
+@partial(jax.jit, static_argnames="config")
+def _walk(
+    config: environment.Config,
+    edges: states.Edges,
+    problem: environment.Problem,
+    greedy: jax.Array,
+    final: environment.EnvState,
+) -> tuple[environment.EnvState, jax.Array, jax.Array]:
+    """Walks on from `final`: where each list stands, what it waits for, and the candidate at hand."""
+
+    def policy(state: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del key
+        return greedy[state], jnp.ones(state.shape)
+
+    episode = environment.play(config, edges, problem, policy, jax.random.key(0), final)
+    place, _ = jax.vmap(environment.current)(problem, episode.final)
+    seen = jax.vmap(partial(environment.observe, config, edges))(problem, episode.final)
+    over = jax.vmap(partial(environment.over, config))(episode.final)
+    # A walk that is not over rests only where it waits.
+    wanted = jnp.where(greedy[seen.state] == config.actions[1], _READING, _ROWS)
+    return episode.final, jnp.where(over, _NOTHING, wanted), place
