@@ -1,14 +1,20 @@
-"""Four fake CPU devices, implicit rank promotion an error, compiled programs kept between runs.
+"""Four fake CPU devices, implicit rank promotion an error, compiled programs kept between runs; two small shops.
 
 Set through the environment, so that the programs a test starts inherit it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
 import jax
+import pytest
+
+from aco_jax import configuration
+from aco_jax.data import catalogue
+from aco_jax.settings import TrainConfig
 
 _FAKE_DEVICES = "--xla_force_host_platform_device_count"
 
@@ -24,3 +30,22 @@ jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shops with their gold beside them."""
+    folder = tmp_path_factory.mktemp("shops")
+    catalogue.generate(0, shops=2, size=24, difficulty=0.2).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(shops: Path) -> TrainConfig:
+    """The smoke config on these shops, smaller still."""
+    config = importlib.import_module("configs.smoke").get_config()
+    config.data.path = str(shops)
+    config.train.update(pretrain_rounds=1, pretrain_steps=2, rounds=2, merge_every=1, anchors_per_step=4, candidates=3)
+    config.model.update(width=16, mlp_width=16)
+    config.environment.max_steps = 8
+    return configuration.from_dict(TrainConfig, config.to_dict())

@@ -1,0 +1,91 @@
+"""What the language models do for the host: chunks, what is found, what lies nearest, and the order of subqueries."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aco_jax import desk as desks
+from aco_jax import inquiry, settings, train
+from aco_jax.agents import base
+from aco_jax.data import records
+from aco_jax.settings import TrainConfig
+
+ROWS = np.arange(0, 24, 3)
+
+
+@pytest.fixture(scope="module")
+def team(shops: Path, tiny: TrainConfig) -> inquiry.Staff:
+    """Agents that have learned nothing, at the desk of two shops."""
+    dataset = records.read_folder(shops, relations=records.SAME)
+    desk = desks.open_desk(tiny, dataset)
+    agents = settings.learner_config(tiny, dataset, desk.tokenizer)
+    return inquiry.staff(desk, tiny, agents, train.parameters(train.start(tiny, agents, desk), agents))
+
+
+@pytest.fixture(scope="module")
+def asked(team: inquiry.Staff) -> inquiry.Asked:
+    return inquiry.ask(team, desks.standing(team.desk, ROWS), jax.random.key(0))
+
+
+@pytest.mark.parametrize("count", [0, 3, inquiry.CHUNK, inquiry.CHUNK + 1])
+def test_chunks_give_what_the_whole_gives(count: int) -> None:
+    x, y = np.arange(2 * count).reshape(count, 2), np.arange(count)
+    found = inquiry.chunked(lambda x, y: jnp.asarray(x).sum(axis=1) + y, x, y)
+    np.testing.assert_array_equal(found, x.sum(axis=1) + y)
+
+
+def test_what_lies_nearest_is_what_the_embeddings_say(team: inquiry.Staff, asked: inquiry.Asked) -> None:
+    searched = team.desk.problem.table[ROWS]
+    own = np.asarray(base.embed(team.params["base"], team.agents.base, jnp.asarray(asked.source)))
+    for i, table in enumerate(searched):
+        first, end = team.desk.dataset.offsets[table : table + 2]
+        best = first + np.argsort(-(team.vectors[first:end] @ own[i]), kind="stable")
+        assert set(asked.similar[i]) == set(best[: team.depth])
+
+
+def test_a_record_lies_nearest_to_itself(team: inquiry.Staff) -> None:
+    found = inquiry.nearest(team, team.desk.asks, team.desk.dataset.table_of)
+    np.testing.assert_array_equal(found[:, 0], np.arange(team.desk.dataset.size))
+
+
+def test_queries_keep_to_their_table(team: inquiry.Staff, asked: inquiry.Asked) -> None:
+    searched = team.desk.problem.table[ROWS]
+    np.testing.assert_array_equal(asked.query.table, searched)
+    for found in (asked.found, asked.similar):
+        assert ((found < 0) | (team.desk.dataset.table_of[found] == searched[:, None])).all()
+
+
+def test_subqueries_stand_in_the_order_of_their_merits(team: inquiry.Staff, asked: inquiry.Asked) -> None:
+    params = team.params | {"ranker": team.params["ranker"] | {"merits": np.array([0.3, 2.0, -1.0], np.float32)}}
+    cold = dataclasses.replace(team.config, train=dataclasses.replace(team.config.train, temperature=0.0))
+    team = dataclasses.replace(team, params=params, config=cold)
+    split = inquiry.split(team, desks.standing(team.desk, ROWS), asked, jax.random.key(1))
+    score = split.merits @ params["ranker"]["merits"]
+    assert (np.diff(score, axis=1) <= 0).all()
+    again = inquiry.merits(team, asked, split.subquery, split.found)
+    np.testing.assert_allclose(split.merits, again, atol=1e-5)
+
+
+def test_merits_by_hand(team: inquiry.Staff, asked: inquiry.Asked) -> None:
+    asked = jax.tree.map(lambda x: x[:1], asked)
+    words = np.resize(team.desk.asks[0, 3:7], (1, 2, team.agents.rewriter.length)).astype(np.int32)
+    other = np.setdiff1d(np.arange(team.desk.dataset.size), asked.found[0])[:1]
+    found = np.full((1, 2, team.depth), -1, np.int32)
+    found[0, 0, :2] = [asked.found[0, 0], other[0]]
+    merits = inquiry.merits(team, asked, words, found)
+    np.testing.assert_allclose(merits[0, :, 0], 0.0, atol=1e-5)
+    np.testing.assert_allclose(merits[0, :, 2], [0.5, 0.0])
+    assert (merits[..., 1] <= 0).all()
+
+
+def test_without_rewrites_nothing_is_split(team: inquiry.Staff, asked: inquiry.Asked) -> None:
+    none = dataclasses.replace(team.config, train=dataclasses.replace(team.config.train, rewrites=0))
+    team = dataclasses.replace(team, config=none)
+    split = inquiry.split(team, desks.standing(team.desk, ROWS), asked, jax.random.key(0))
+    assert split.subquery.shape[:2] == (len(ROWS), 0)
