@@ -27,7 +27,8 @@ from aco_jax.types import Params, Query
 
 CHUNK = 256  # rows that a model reads at once
 DEPTH = 10  # least answers of a text that are looked at
-READING_SHIFT, READING_CLIP = 1.0, 3.0  # nats a token
+GROUPS = 64  # groups of records whose likelihood is computed at once
+CLIP = 3.0  # nats a token
 
 
 @dataclass(frozen=True)
@@ -156,24 +157,36 @@ def embeddings(agents: learner.Config, params: Params, tokens: np.ndarray) -> np
     return chunked(partial(_embed, params, config=agents.base), tokens)
 
 
-def readings(
-    desk: Desk,
-    agents: learner.Config,
-    reader: Params,
-    asked: Asked | play.Batch,
-    anchor: np.ndarray,
-    record: np.ndarray,
-) -> np.ndarray:
-    """The ranker's readings, its weights in int8, of pairs (anchor number in the batch, record), [n] each.
+def readings(team: Staff, batch: play.Batch, company: np.ndarray, anchor: np.ndarray, record: np.ndarray) -> np.ndarray:
+    """What reading says of pairs (anchor number in the batch, record) [n] each, nats a token, clipped: [n].
 
-    A reading is how much likelier the anchor's query is given the record than given the anchor itself, in nats a
-    token, moved so that a partner stands above 0, and clipped.
+    It is how much likelier the anchor's query is to the ranker's reader, its weights in int8, given the record than
+    given the anchor itself (below 0), and how much likelier to the base the records are together than apart (above 0
+    where they belong together).
+
+    Args:
+        company: [B] a third record that is believed to go with the anchor, -1 where there is none.
     """
-    source = asked.source if isinstance(asked, Asked) else asked.ask_source
+    desk, agents, reader = team.desk, team.agents, team.params["ranker"]["reader"]
     known, number = np.unique(anchor, return_inverse=True)
-    own = relevances(reader, agents, asked.written[known], source[known])[number]
-    theirs = relevances(reader, agents, asked.written[anchor], desk.asks[record])
-    return np.clip(theirs - own + READING_SHIFT, -READING_CLIP, READING_CLIP)
+    own = relevances(reader, agents, batch.written[known], batch.ask_source[known])[number]
+    theirs = relevances(reader, agents, batch.written[anchor], desk.asks[record])
+    together = likelihoods(agents, team.params["base"], batch.text[anchor], desk.texts, record, company[anchor])
+    return np.clip(theirs - own + together, -CLIP, CLIP)
+
+
+def likelihoods(
+    agents: learner.Config, params: Params, anchor: np.ndarray, texts: np.ndarray, record: np.ndarray, third: np.ndarray
+) -> np.ndarray:
+    """`base.likelihood` of anchors [n, T] with records [n] of texts [N, T] and, where third [n] >= 0, with those."""
+    run = partial(_together, params, config=agents.base)
+    found = np.zeros(len(record), np.float32)
+    for more in (False, True):
+        mine = np.flatnonzero((third >= 0) == more)
+        parts = [anchor[mine], texts[record[mine]], *([texts[third[mine]]] if more else [])]
+        if len(mine):
+            found[mine] = chunked(run, *parts, size=GROUPS)
+    return found
 
 
 def relevances(reader: Params, agents: learner.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
@@ -187,7 +200,7 @@ def reasons(
     """The actor's reasons for stating relation 1 of n pairs of texts [n, T]: what it read, and its tokens."""
     first = jnp.zeros(len(ours), jnp.int32)
     source = actor.reason_source(agents.actor, first, jnp.asarray(ours), jnp.asarray(theirs))
-    return source, actor.give_reason(params, agents.actor, source, key, temperature)[0]
+    return source, actor.give_reason(params, agents.actor, source, key, temperature=temperature)[0]
 
 
 @partial(jax.jit, static_argnames="agents")
@@ -199,12 +212,12 @@ def worth(params: Params, agents: learner.Config, ours: jax.Array, theirs: jax.A
     return value[: len(ours)] - value[len(ours) :]
 
 
-def chunked(run: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
-    """`run` of arrays [n, ..], CHUNK rows at a time; the last chunk is filled up with zeros."""
+def chunked(run: Callable[..., jax.Array], *arrays: np.ndarray, size: int = CHUNK) -> np.ndarray:
+    """`run` of arrays [n, ..], `size` rows at a time; the last chunk is filled up with zeros."""
     count, found = len(arrays[0]), []
-    for start in range(0, max(count, 1), CHUNK):
-        parts = [x[start : start + CHUNK] for x in arrays]
-        missing = CHUNK - len(parts[0])
+    for start in range(0, max(count, 1), size):
+        parts = [x[start : start + size] for x in arrays]
+        missing = size - len(parts[0])
         found.append(np.asarray(run(*(np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) for x in parts))))
     return np.concatenate(found)[:count]
 
@@ -212,6 +225,11 @@ def chunked(run: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
 @partial(jax.jit, static_argnames="config")
 def _embed(params: Params, tokens: jax.Array, config: base.Config) -> jax.Array:
     return base.embed(params, config, tokens)
+
+
+@partial(jax.jit, static_argnames="config")
+def _together(params: Params, *records: jax.Array, config: base.Config) -> jax.Array:
+    return base.likelihood(params, config, records)
 
 
 @partial(jax.jit, static_argnames="config")

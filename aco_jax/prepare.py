@@ -13,6 +13,8 @@ from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose
 from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
 
+READ = 2  # candidates of an anchor that are read before it is played
+
 
 def round_material(
     desk: Desk,
@@ -46,29 +48,30 @@ def prepare(
     team: inquiry.Staff, believed: supervision.State, anchors: Anchors, key: jax.Array
 ) -> tuple[play.Batch, dict[str, float]]:
     """Asks about anchors, looks at the answers, reads all of them, and gives reasons: leaves [n, ..]."""
-    desk, agents, keys = team.desk, team.agents, jax.random.split(key)
+    desk, keys = team.desk, jax.random.split(key)
     asked = inquiry.ask(team, anchors, keys[0])
     split = inquiry.split(team, anchors, asked, keys[1])
     batch, score = answers(team, believed, anchors, asked, split)
     record = batch.candidates.record
-    anchor, row, slot = np.nonzero(record >= 0)
-    reader = team.params["ranker"]["reader"]
+    company = np.where(anchors.planted, -1, supervision.company(desk.problem, believed, anchors.row))
+    anchor, row, slot = _worth_reading(record, score)
     reading = np.zeros(record.shape, np.float32)
-    reading[anchor, row, slot] = inquiry.readings(desk, agents, reader, asked, anchor, record[anchor, row, slot])
+    reading[anchor, row, slot] = inquiry.readings(team, batch, company, anchor, record[anchor, row, slot])
     batch = dataclasses.replace(batch, candidates=dataclasses.replace(batch.candidates, reading=reading))
     place = np.argmax(np.where(record[:, 0] >= 0, score[:, 0], -1.0), axis=1)
     batch = give_reasons(team, anchors, batch, place, jax.random.fold_in(key, 2))
-    relation = batch.belief.relation
+    relation, read = batch.belief.relation, np.zeros(record.shape, bool)
+    read[anchor, row, slot] = True
     metrics = {
         "base/query_outside": float(_outside(desk, asked, batch.searched).mean()),
         "base/query_recall": _recall(anchors, asked.found),
         "base/dense_recall": _recall(anchors, asked.similar),
         "rewriter/recall": _recall(anchors, split.found.reshape(len(record), -1)),
         "data/recall": _recall(anchors, record.reshape(len(record), -1)),
-        "ranker/reading_gap": _gap(reading[relation > UNRELATED], reading[relation == UNRELATED]),
+        "ranker/reading_gap": _gap(reading[read & (relation > UNRELATED)], reading[read & (relation == UNRELATED)]),
         "tokens/asked": float((batch.ask_source > 0).sum() + (batch.written > 0).sum()),
         "tokens/rewritten": float((batch.subquery > 0).sum()),
-        "tokens/read": float(batch.candidates.tokens.sum()),
+        "tokens/read": float(batch.candidates.tokens[read].sum()),
     }
     return batch, metrics
 
@@ -208,6 +211,18 @@ def _outside(desk: Desk, asked: inquiry.Asked, searched: np.ndarray) -> np.ndarr
     """Whether the best answer of a query lies outside its guardrails, [n]."""
     table = desk.dataset.table_of[np.maximum(asked.found[:, 0], 0)]
     return ~_inside(asked.query, asked.found[:, : inquiry.DEPTH])[:, 0] | (table != searched)
+
+
+def _worth_reading(record: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The READ candidates of each anchor with the best plain scores, as indices of [n, M + 1, K].
+
+    To the others a reading says 0: reading all of them takes longer than the rest of a round.
+    """
+    flat = np.where(record >= 0, score, -np.inf).reshape(len(record), -1)
+    best = np.argsort(-flat, axis=1, kind="stable")[:, :READ]
+    anchor, place = np.nonzero(np.isfinite(np.take_along_axis(flat, best, axis=1)))
+    row, slot = np.divmod(best[anchor, place], record.shape[2])
+    return anchor, row, slot
 
 
 def _recall(anchors: Anchors, found: np.ndarray) -> float:

@@ -256,6 +256,17 @@ def decide(problem: Problem, state: State, threshold: float = 0.5) -> Decisions:
     return Decisions(problem.pair[chosen, 0], problem.pair[chosen, 1], posterior[chosen])
 
 
+def company(problem: Problem, state: State, rows: np.ndarray) -> np.ndarray:
+    """Who else goes with the anchors of lists `rows`: [r] the surest partner in a table not searched, -1 if none."""
+    lists = np.full((problem.size, int(problem.table.max()) + 1), -1, np.int64)
+    lists[problem.anchor, problem.table] = np.arange(len(problem.anchor))
+    beside = lists[problem.anchor[rows]]
+    beside[np.arange(len(rows)), problem.table[rows]] = -1
+    sure = np.where(beside >= 0, np.asarray(state.weight)[beside], 0.0)
+    best = beside[np.arange(len(rows)), sure.argmax(axis=1)]
+    return np.where(sure.max(axis=1) > 0, problem.record[best, np.asarray(state.target)[best]], -1).astype(np.int32)
+
+
 def observe_new(
     problem: Problem,
     index: evidence.Index,

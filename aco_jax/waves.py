@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aco_jax import desk as desks
-from aco_jax import environment, inquiry, learner, play, prepare, progress, replicas
+from aco_jax import environment, inquiry, learner, play, prepare, progress, replicas, supervision
 from aco_jax import train as training
 from aco_jax.agents import reward
 from aco_jax.ops import states
@@ -96,9 +96,8 @@ class _Lists:
         row, slot = np.divmod(where, candidates.record.shape[2])
         batch, numbers = jax.tree.map(lambda x: x[rows], self._batch), np.arange(len(rows))
         record, team = candidates.record[rows, row, slot], self._team
-        candidates.reading[rows, row, slot] = inquiry.readings(
-            team.desk, team.agents, team.params["ranker"]["reader"], batch, numbers, record
-        )
+        company = supervision.company(team.desk.problem, self._believed, rows)
+        candidates.reading[rows, row, slot] = inquiry.readings(team, batch, company, numbers, record)
         self._ready[rows, row, slot] = True
 
     def rewrite(self, rows: np.ndarray) -> None:

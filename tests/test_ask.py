@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from aco_jax import ask, checkpoints, configuration, learner, settings, train
+from aco_jax import ask, checkpoints, configuration, inquiry, learner, settings, train
 from aco_jax import desk as desks
 from aco_jax.agents import ranker
 from aco_jax.data import catalogue, retrieval
@@ -142,7 +142,7 @@ def test_readings_are_of_the_request_given_the_record(parts: Parts) -> None:
 
 def test_reasons_use_tokens_of_request_and_record_only(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the actor would like to say: it is made to guess."""
-    given, give_reason = [], ask.actor.give_reason
+    given, give_reason = [], inquiry.actor.give_reason
 
     def listen(*args: object, temperature: float) -> tuple[chex.Array, chex.Array]:
         assert temperature == 0
@@ -150,7 +150,7 @@ def test_reasons_use_tokens_of_request_and_record_only(parts: Parts, monkeypatch
         given.append((np.asarray(args[2]), np.asarray(tokens)))
         return tokens, log_prob
 
-    monkeypatch.setattr(ask.actor, "give_reason", listen)
+    monkeypatch.setattr(inquiry.actor, "give_reason", listen)
     request, tokenizer = " ".join(parts.words()[20][:4]), parts.desk.tokenizer
     found = parts.reply(request, k=5)
     assert len(found.answers) == 5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from aco_jax import desk as desks
-from aco_jax import inquiry, settings, train
+from aco_jax import inquiry, prepare, settings, supervision, train
 from aco_jax.agents import base
 from aco_jax.data import records
 from aco_jax.settings import TrainConfig
@@ -89,3 +89,28 @@ def test_without_rewrites_nothing_is_split(team: inquiry.Staff, asked: inquiry.A
     team = dataclasses.replace(team, config=none)
     split = inquiry.split(team, desks.standing(team.desk, ROWS), asked, jax.random.key(0))
     assert split.subquery.shape[:2] == (len(ROWS), 0)
+
+
+def test_likelihoods_take_a_third_record_in_where_there_is_one(team: inquiry.Staff) -> None:
+    texts, record, third = team.desk.texts, np.array([30, 31, 32]), np.array([-1, 5, -1])
+    params, agents = team.params["base"], team.agents
+    found = inquiry.likelihoods(agents, params, texts[:3], texts, record, third)
+    two = base.likelihood(params, agents.base, (texts[:3], texts[record]))
+    three = base.likelihood(params, agents.base, (texts[:3], texts[record], texts[[5, 5, 5]]))
+    np.testing.assert_allclose(found, np.where(third >= 0, three, two), atol=1e-4)
+    assert abs(two[1] - three[1]) > 1e-4
+
+
+def test_readings_are_the_gap_to_the_anchor_and_what_is_likelier_together(
+    team: inquiry.Staff, asked: inquiry.Asked
+) -> None:
+    desk, believed = team.desk, supervision.init(team.desk.problem, 0)
+    anchors = desks.standing(desk, ROWS)
+    batch, _ = prepare.answers(team, believed, anchors, asked, inquiry.unsplit(team, asked))
+    anchor, record, nobody = np.array([0, 0, 2]), np.array([30, 41, 33]), np.full(len(ROWS), -1)
+    found = inquiry.readings(team, batch, nobody, anchor, record)
+    reader, text = team.params["ranker"]["reader"], np.array(batch.text)[anchor]
+    theirs = inquiry.relevances(reader, team.agents, asked.written[anchor], desk.asks[record])
+    own = inquiry.relevances(reader, team.agents, asked.written[anchor], asked.source[anchor])
+    together = base.likelihood(team.params["base"], team.agents.base, (text, desk.texts[record]))
+    np.testing.assert_allclose(found, np.clip(theirs - own + together, -3, 3), atol=1e-4)

@@ -74,3 +74,29 @@ def test_two_claims_are_seen_and_both_kept():
     np.testing.assert_allclose(sorted(state.several), [0.0, 1.0])
     found = supervision.decide(problem, state)
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == gold
+
+
+def test_company_is_the_surest_partner_in_a_table_not_searched():
+    """Shop c repeats a's first two records and b's third; what is believed of a list stands in the state."""
+    shops = {"a": [0, 1, 2], "b": [0, 2, 3], "c": [0, 1, 2]}
+    frames = {
+        name: pd.DataFrame({"id": numbers, "name": [f"{NAMES[i]} {name}" for i in numbers]})
+        for name, numbers in shops.items()
+    }
+    dataset = records.from_frames({name: frame.astype(str) for name, frame in frames.items()})
+    index = evidence.fit(dataset)
+    problem = supervision.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=3, depth=3))
+    rows = np.arange(len(problem.anchor))
+    state = supervision.init(problem, 0)
+    state = state.replace(weight=np.where(rows % 3 == 0, 0, state.weight))
+    found = supervision.company(problem, state, rows)
+    believed = {
+        (int(problem.anchor[r]), int(problem.table[r])): int(problem.record[r, state.target[r]])
+        for r in rows
+        if state.weight[r] > 0
+    }
+    for r in rows:
+        others = {believed.get((int(problem.anchor[r]), t), -1) for t in range(3) if t != problem.table[r]}
+        assert found[r] in (others - {-1} or {-1})
+    assert (found >= 0).any()
+    assert (found < 0).any()

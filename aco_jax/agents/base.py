@@ -187,24 +187,24 @@ def likelihood(params: Params, config: Config, records: Sequence[chex.Array]) ->
     Args:
       records: m arrays [B, T_k] of row tokens.
     """
-    if len(records) < 2:
-        raise ValueError(f"{len(records)} record, expected at least two")
-    ended = [_ended(config, record) for record in records]
-    begin = jnp.full((records[0].shape[0], 1), config.special.denoise, jnp.int32)
-    alone = [_total(params, config, begin, target) for target in ended]
-    orders = []
-    for first in range(len(records)):
-        order = [(first + step) % len(records) for step in range(len(records))]
-        given, marginal, length = (jnp.zeros(begin.shape[0]) for _ in range(3))
-        for place in range(1, len(order)):
-            known = sequences.join([begin, *(records[i] for i in order[:place])])
-            known = known[:, : config.model.max_length]
-            given = given + _total(params, config, known, ended[order[place]])
-            marginal = marginal + alone[order[place]]
-            length = length + jnp.sum(ended[order[place]] > 0, axis=1)
-        orders.append((given, marginal, length))
-    given, marginal, length = (jnp.stack(part, axis=1) for part in zip(*orders, strict=True))
-    return jax.vmap(chain.conditional_gain)(given, marginal, length)
+    count, rows = len(records), records[0].shape[0]
+    if count < 2:
+        raise ValueError(f"{count} record, expected at least two")
+    begin = jnp.full((rows, 1), config.special.denoise, jnp.int32)
+    orders = [[(first + step) % count for step in range(count)] for first in range(count)]
+    # All conditions and their records are read as one batch; nothing but the begin token is known of the marginals.
+    known = [[], *([records[i] for i in order[:place]] for order in orders for place in range(1, count))]
+    sources = [sequences.join([begin, *parts])[:, : config.model.max_length] for parts in known]
+    told = [order[place] for order in orders for place in range(1, count)]
+    sources = [sources[0]] * count + sources[1:]
+    targets = [_ended(config, records[i]) for i in (*range(count), *told)]
+    log_p, mask = transformer.sequence_log_prob(params, config.model, _stacked(sources), _stacked(targets))
+    total, length = (jnp.sum(x, axis=1).reshape(-1, rows) for x in (log_p, mask))
+    alone = total[jnp.array(told)]
+    given, marginal, tokens = (
+        x.reshape(count, count - 1, rows).sum(axis=1).T for x in (total[count:], alone, length[count:])
+    )
+    return jax.vmap(chain.conditional_gain)(given, marginal, tokens)
 
 
 def _contrast(config: Config, batch: SftBatch, sources: chex.Array, targets: chex.Array) -> chex.Array:
@@ -288,5 +288,7 @@ def _ended(config: Config, record: chex.Array) -> chex.Array:
     return sequences.join([record[:, : config.query_length - 1], eos])
 
 
-def _total(params: Params, config: Config, source: chex.Array, target: chex.Array) -> chex.Array:
-    return jnp.sum(transformer.sequence_log_prob(params, config.model, source, target)[0], axis=1)
+def _stacked(parts: Sequence[chex.Array]) -> chex.Array:
+    """Tokens [B, T_i] below one another, [sum B, max T_i]."""
+    longest = max(part.shape[1] for part in parts)
+    return jnp.concatenate([jnp.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in parts])

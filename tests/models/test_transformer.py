@@ -96,11 +96,11 @@ def test_log_prob_relative_to_the_allowed_tokens(params, shape):
 
 def test_mixture_is_the_pointer_generator_of_ops():
     rng = np.random.default_rng(1)
-    vocab = jax.nn.log_softmax(jnp.asarray(rng.normal(size=(1, 3, 9)), jnp.float32))
-    copies = jax.nn.log_softmax(jnp.asarray(rng.normal(size=(1, 3, 4)), jnp.float32))
+    vocab = jax.nn.softmax(jnp.asarray(rng.normal(size=(1, 3, 9)), jnp.float32))
+    copies = jax.nn.softmax(jnp.asarray(rng.normal(size=(1, 3, 4)), jnp.float32))
     source, gate = jnp.array([[3, 5, 3, 8]]), jnp.array([[0.3, -2.0, 1.0]])
-    found = layers.mixture(vocab, layers.scatter(copies, source, 9), gate[..., None])
-    expected = jax.vmap(likelihood.copy_mixture, (0, 0, None, 0))(vocab[0], jnp.exp(copies[0]), source[0], gate[0])
+    found = layers.mixture(vocab, layers.scatter(copies, source, 9), jax.nn.sigmoid(gate)[..., None])
+    expected = jax.vmap(likelihood.copy_mixture, (0, 0, None, 0))(jnp.log(vocab[0]), copies[0], source[0], gate[0])
     np.testing.assert_allclose(found[0], expected, atol=1e-6)
 
 
