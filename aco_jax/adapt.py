@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import answer, configuration, learner, prepare, progress, replicas, report, supervision
+from aco_jax import answer, configuration, learner, learner_state, prepare, progress, replicas, report, supervision
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.configuration import DataConfig
@@ -144,7 +144,7 @@ def _learn(
 
 def _round(
     config: TrainConfig,
-    agents: learner.Config,
+    agents: learner_state.Config,
     desk: desks.Desk,
     lists: np.ndarray,
     first: int,
@@ -159,7 +159,7 @@ def _round(
     return dataclasses.replace(run, state=state), {**metrics, **measured, **training.visits(state, agents)}
 
 
-def _compiled(agents: learner.Config, mesh: jax.sharding.Mesh) -> replicas.Round:
+def _compiled(agents: learner_state.Config, mesh: jax.sharding.Mesh) -> replicas.Round:
     return replicas.make_round(partial(learner.local_step, config=agents), partial(replicas.merge, config=agents), mesh)
 
 

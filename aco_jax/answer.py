@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import checkpoints, configuration, inquiry, learner, supervision, waves
+from aco_jax import checkpoints, configuration, inquiry, learner_state, supervision, waves
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import ranker
@@ -106,7 +106,7 @@ def estimate(found: Judged) -> dict[str, float]:
     }
 
 
-def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner.Config, desks.Desk, training.Run]:
+def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner_state.Config, desks.Desk, training.Run]:
     """The run of a workdir and a desk for these tables, the run's own or others.
 
     Of others the judge says what is believed, as it was fitted; the run's own tables must still be there.
@@ -148,7 +148,7 @@ def write_relations(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows((*row[:-1], f"{row[-1]:.4f}") for row in rows)
 
 
-def judged(agents: learner.Config, desk: desks.Desk, run: training.Run, walked: waves.Walked | None) -> Judged:
+def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, walked: waves.Walked | None) -> Judged:
     """The posterior of every compared pair from both directions, and which of them the actor states.
 
     Where no actor was trained nothing was walked, and the posterior alone decides.
@@ -194,7 +194,7 @@ def rows_of(dataset: Dataset, found: Judged, pairs: Pairs | None) -> list[Row]:
 
 
 def examples(
-    config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run, rows: Sequence[Row]
+    config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """Some stated relations with the actor's reason for each, as the report shows them."""
     if not rows:

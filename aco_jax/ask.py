@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import answer, configuration, inquiry, learner
+from aco_jax import answer, configuration, inquiry, learner_state
 from aco_jax import train as training
 from aco_jax.agents import rewriter
 from aco_jax.data import retrieval, tasks
@@ -73,7 +73,7 @@ def ask(workdir: Path, request: str, k: int) -> Reply:
 
 
 def reply(
-    desk: Desk, config: TrainConfig, agents: learner.Config, params: dict[str, Params], request: str, k: int
+    desk: Desk, config: TrainConfig, agents: learner_state.Config, params: dict[str, Params], request: str, k: int
 ) -> Reply:
     """At most k answers to a request. Raises InputError where the tables hold none of its words."""
     depth = max(k, config.train.candidates)
@@ -92,7 +92,7 @@ def reply(
     return Reply(request, subqueries, answers)
 
 
-def split(desk: Desk, agents: learner.Config, params: Params, request: str) -> tuple[str, ...]:
+def split(desk: Desk, agents: learner_state.Config, params: Params, request: str) -> tuple[str, ...]:
     """The subqueries of a request, M texts; a request longer than a query is cut."""
     query = desk.tokenizer.encode([request], agents.rewriter.length - 2)
     source = tasks.rewrite_sources(desk.setting, [{desk.setting.titles[0]: request}], [0], query)
@@ -116,13 +116,13 @@ def search(desk: Desk, texts: Sequence[str], depth: int) -> tuple[np.ndarray, np
     return record[0][found], score[0][found]
 
 
-def read(desk: Desk, agents: learner.Config, reader: Params, request: str, record: np.ndarray) -> np.ndarray:
+def read(desk: Desk, agents: learner_state.Config, reader: Params, request: str, record: np.ndarray) -> np.ndarray:
     """log p(request | record) of records [n], nats a token, [n]; a request longer than a query is cut."""
     query = desk.tokenizer.encode([request], agents.base.query_length)
     return inquiry.relevances(reader, agents, np.repeat(query, len(record), axis=0), desk.asks[record])
 
 
-def explain(desk: Desk, agents: learner.Config, params: Params, request: str, record: np.ndarray) -> list[str]:
+def explain(desk: Desk, agents: learner_state.Config, params: Params, request: str, record: np.ndarray) -> list[str]:
     """The actor's reason for each of records [n], of tokens of the request and of the record only."""
     ours = desk.tokenizer.encode([request] * len(record), desk.texts.shape[1])
     _, reasons = inquiry.reasons(agents, params, ours, desk.texts[record], jax.random.key(0), 0.0)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from aco_jax import learner, play
+from aco_jax import learner_state, play
 from aco_jax.agents import actor, base, ranker, reward, rewriter
 from aco_jax.data import retrieval, tasks
 from aco_jax.desk import Anchors, Desk
@@ -37,7 +37,7 @@ class Staff:
 
     desk: Desk
     config: TrainConfig
-    agents: learner.Config
+    agents: learner_state.Config
     params: dict[str, Params]
     vectors: np.ndarray  # [N, D] float32, the base's embeddings of all records
 
@@ -68,7 +68,7 @@ class Split:
     found: np.ndarray  # [n, M, depth] int32 records, -1 where there are fewer
 
 
-def staff(desk: Desk, config: TrainConfig, agents: learner.Config, params: dict[str, Params]) -> Staff:
+def staff(desk: Desk, config: TrainConfig, agents: learner_state.Config, params: dict[str, Params]) -> Staff:
     """The agents with these parameters; all records are embedded."""
     return Staff(desk, config, agents, params, embeddings(agents, params["base"], desk.asks))
 
@@ -152,7 +152,7 @@ def nearest(team: Staff, source: np.ndarray, searched: np.ndarray) -> np.ndarray
     return chunked(lambda queries, first, end: find(queries, first=first, end=end)[0], queries, *ranges)
 
 
-def embeddings(agents: learner.Config, params: Params, tokens: np.ndarray) -> np.ndarray:
+def embeddings(agents: learner_state.Config, params: Params, tokens: np.ndarray) -> np.ndarray:
     """The base's embeddings of row tokens [n, S], [n, D]."""
     return chunked(partial(_embed, params, config=agents.base), tokens)
 
@@ -176,7 +176,12 @@ def readings(team: Staff, batch: play.Batch, company: np.ndarray, anchor: np.nda
 
 
 def likelihoods(
-    agents: learner.Config, params: Params, anchor: np.ndarray, texts: np.ndarray, record: np.ndarray, third: np.ndarray
+    agents: learner_state.Config,
+    params: Params,
+    anchor: np.ndarray,
+    texts: np.ndarray,
+    record: np.ndarray,
+    third: np.ndarray,
 ) -> np.ndarray:
     """`base.likelihood` of anchors [n, T] with records [n] of texts [N, T] and, where third [n] >= 0, with those."""
     run = partial(_together, params, config=agents.base)
@@ -189,13 +194,18 @@ def likelihoods(
     return found
 
 
-def relevances(reader: Params, agents: learner.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
+def relevances(reader: Params, agents: learner_state.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
     """`ranker.read` of n pairs, [n]."""
     return chunked(partial(_read, quantization.quantize(reader), config=agents.ranker), queries, records)
 
 
 def reasons(
-    agents: learner.Config, params: Params, ours: np.ndarray, theirs: np.ndarray, key: jax.Array, temperature: float
+    agents: learner_state.Config,
+    params: Params,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    key: jax.Array,
+    temperature: float,
 ) -> tuple[jax.Array, jax.Array]:
     """The actor's reasons for stating relation 1 of n pairs of texts [n, T]: what it read, and its tokens."""
     first = jnp.zeros(len(ours), jnp.int32)
@@ -204,7 +214,9 @@ def reasons(
 
 
 @partial(jax.jit, static_argnames="agents")
-def worth(params: Params, agents: learner.Config, ours: jax.Array, theirs: jax.Array, reason: jax.Array) -> jax.Array:
+def worth(
+    params: Params, agents: learner_state.Config, ours: jax.Array, theirs: jax.Array, reason: jax.Array
+) -> jax.Array:
     """Reward of the response with the reason less that without, [n]."""
     special, length = agents.base.special, agents.actor.reason_length
     both = [play.respond(special, ours, theirs, 1, given, length) for given in (reason, None)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass, field
 
 import chex
 import jax
@@ -20,87 +19,23 @@ from flax import struct
 
 from aco_jax import environment, exploration, play, replay, shared_reward, transitions
 from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
+from aco_jax.learner_state import (
+    Averaged,
+    Config,
+    State,
+    adam,
+    all_factors,
+    all_valid,
+    forms,
+    policy_table,
+    trees,
+    vector,
+)
 from aco_jax.ops import divergence, policy_gradient, states, values
 from aco_jax.types import Metrics, Params, Preference, Transition
 
 LANGUAGE = ("base", "rewriter", "ranker", "reward")  # agents with supervised lessons
 WARM_UP = 20  # supervised steps over which the rate rises
-AGENTS = ("base", "rewriter", "ranker", "reward", "critic", "actor")
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Learning rates of Adam."""
-
-    base: float = 1e-4
-    rewriter: float = 1e-4
-    ranker: float = 5e-3  # of what is laid on top of the judge, a handful of numbers
-    reward: float = 1e-3
-    critic: float = 3e-3
-    actor: float = 1e-3
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a replica learns with."""
-
-    base: base.Config
-    rewriter: rewriter.Config
-    ranker: ranker.Config
-    reward: reward.Config
-    critic: critic.Config
-    actor: actor.Config
-    environment: environment.Config
-    rates: Rates = field(default_factory=Rates)
-    clip: float = 1.0  # greatest norm of an agent's gradient
-    adam_eps: float = 1e-6  # well above the rounding noise of gradients that are 0 but for it
-    steps: int = 100  # local steps of the run, over which exploration is annealed
-    merge_every: int = 4  # local steps of a round
-    critic_lead: float = 0.25  # share of the steps over which the actor's rate rises
-    pretrain_steps: int = 200  # supervised steps of the run, over which their rate falls to 0
-    replay_capacity: int = 4096  # transitions of this replica's shard
-    replay_batch: int = 128
-    priority_exponent: float = 0.6  # 0 draws uniformly
-    importance_exponent: float = 0.4  # at the start; 1 at the end
-    smoothing: float = 1.0  # mass of a row of the transition model
-    epsilon_last: float = 0.02  # share of exploring actions at the end
-    kl_target: float = 0.02  # nats a decision and round
-    credit_weight: float = 1.0  # of the shared reward at the end of an episode
-    policy_weight: float = 0.05  # of the episode's advantage in the base's loss
-    shared_weight: float = 0.05  # of the shared reward in the losses of base, rewriter and ranker
-    penalty_weight: float = 0.2
-    agreement_weight: float = 0.2  # of the committee's agreement in the shared reward
-    scale_rate: float = 0.05  # of the running spread of the reward's members
-    share_rate: float = 0.1  # Polyak rate between the encoders of base and actor
-    share_every: int = 4  # merges; 0 never shares
-
-
-@struct.dataclass
-class Averaged:
-    """What the merge averages over replicas."""
-
-    params: dict[str, chex.Array]  # one vector an agent; `trees` gives the parameters their shapes
-    moments: dict[str, optax.OptState]  # Adam's, one an agent
-    critic_target: chex.Array  # a vector, as the critic's
-    old_policy: chex.Array  # [S, A] log-probabilities after the last merge
-    shared_value: chex.Array  # [S]
-    scale: chex.Array  # [E] spread of each reward member
-    kl_weight: chex.Array  # []
-    epsilon: chex.Array  # [] share of exploring actions before annealing
-
-
-@struct.dataclass
-class State:
-    """A replica's state; leaves have a leading axis R when there are several."""
-
-    averaged: Averaged
-    memory: replay.State
-    shards: replay.Shards
-    counts: transitions.State
-    edges: states.Edges
-    step: chex.Array  # [] int32, local steps
-    merges: chex.Array  # [] int32
-    key: chex.PRNGKey
 
 
 @struct.dataclass
@@ -131,43 +66,6 @@ class _Constants:
     shared: play.Shared
     ranked: play.Ranked
     preferences: Preference
-
-
-def init(key: chex.PRNGKey, config: Config) -> State:
-    """A replica that has learned nothing; the actor starts as a copy of the base."""
-    params = {name: vector(tree) for name, tree in _fresh(key, config).items()}
-    bins = config.environment.bins
-    memory = replay.init(config.replay_capacity, len(states.RAW), config.priority_exponent)
-    averaged = Averaged(
-        params=params,
-        moments={name: _adam(config).init(params[name]) for name in AGENTS},
-        critic_target=jnp.copy(params["critic"]),
-        old_policy=jnp.zeros((bins.state_count, bins.action_count)),
-        shared_value=jnp.zeros(bins.state_count),
-        scale=jnp.ones(config.reward.members),
-        kl_weight=jnp.ones(()),
-        epsilon=jnp.ones(()),
-    )
-    return State(
-        averaged=averaged,
-        memory=memory,
-        shards=replay.exchange(memory),
-        counts=transitions.init(bins.state_count, bins.action_count),
-        edges=states.first_edges(bins),
-        step=jnp.zeros((), jnp.int32),
-        merges=jnp.zeros((), jnp.int32),
-        key=jax.random.fold_in(key, 1),
-    )
-
-
-def trees(vectors: dict[str, chex.Array], config: Config) -> dict[str, Params]:
-    """The parameters of the agents as the agents read them, of `Averaged.params`; NumPy stays NumPy."""
-    return {name: _shaped(x, _forms(config)[name]) for name, x in vectors.items()}
-
-
-def vector(tree: Params) -> chex.Array:
-    """All parameters of an agent in one vector, as `trees` reads it. A merge and a step of Adam are one operation."""
-    return jnp.concatenate([jnp.reshape(leaf, -1) for leaf in jax.tree.leaves(tree)])
 
 
 def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config, rate: float) -> tuple[State, Metrics]:
@@ -204,7 +102,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     state = _remember(state, episode, shared, config)
     exponent = exploration.anneal(config.importance_exponent, 1.0, state.step, config.steps)
     items, indices, weights = replay.sample(state.memory, keys[3], config.replay_batch, exponent, state.shards)
-    q = critic.q_table(params["critic"], config.critic, _all_factors(config))
+    q = critic.q_table(params["critic"], config.critic, all_factors(config))
     given = _Constants(
         critic=_critic_batch(state, items, weights, q, config),
         actor=_actor_batch(state, episode, items, q, log_policy, batch, config),
@@ -235,13 +133,6 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     return state, metrics | _episode_metrics(episode, shared, epsilon)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def policy_table(params: Params, config: Config) -> chex.Array:
-    """Log-probabilities of the actor's actions in every state, [S, A]."""
-    valid = _all_valid(config)
-    return actor.act(params, config.actor, _all_factors(config), valid)
-
-
 @functools.partial(jax.jit, static_argnames=("config", "steps", "batch"))
 def imitate(
     params: Params, config: Config, key: chex.PRNGKey, steps: int = 100, batch: int = 128, rate: float = 3e-3
@@ -251,7 +142,7 @@ def imitate(
     Exploring from nothing, one run in three never found out in a few dozen steps that stating a relation can pay.
     """
     bins = config.environment.bins
-    factors, valid, policy = _all_factors(config), _all_valid(config), jnp.asarray(states.fixed_policy(bins))
+    factors, valid, policy = all_factors(config), all_valid(config), jnp.asarray(states.fixed_policy(bins))
     optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def step(carry: tuple[chex.Array, optax.OptState], key: chex.PRNGKey):
@@ -284,7 +175,7 @@ def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
     Where no state was counted since the bins were fitted there is no KL to go by, and the weight stays.
     """
     averaged, seen = state.averaged, transitions.visited(state.counts)
-    kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, _all_valid(config))
+    kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, all_valid(config))
     kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
     weight = divergence.adaptive_weight(averaged.kl_weight, kl, config.kl_target)
     first = state.step % config.merge_every == 0
@@ -372,7 +263,7 @@ def _remember(state: State, episode: environment.Episode, shared: play.Shared, c
 
 def _critic_batch(state: State, items: Transition, weights: chex.Array, q: chex.Array, config: Config) -> critic.Batch:
     bins = config.environment.bins
-    valid, factors = _all_valid(config), _all_factors(config)
+    valid, factors = all_valid(config), all_factors(config)
     target = trees({"critic": state.averaged.critic_target}, config)["critic"]
     q_target = critic.q_table(target, config.critic, factors)
     return critic.Batch(
@@ -403,8 +294,8 @@ def _actor_batch(
     both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), fresh, items)
     mask = jnp.concatenate([_merge_axes(episode.mask), jnp.broadcast_to(state.memory.size > 0, items.r_t.shape)])
     return actor.Batch(
-        factors=_all_factors(config),
-        valid=_all_valid(config),
+        factors=all_factors(config),
+        valid=all_valid(config),
         state=both.s_tm1,
         action=both.a_tm1,
         mu=both.mu_tm1,
@@ -497,20 +388,9 @@ def _update(
     """One step of Adam for each agent named in `rates`."""
     params, moments = dict(averaged.params), dict(averaged.moments)
     for name, rate in rates.items():
-        updates, moments[name] = _adam(config).update(grads[name], moments[name], rate=rate)
+        updates, moments[name] = adam(config).update(grads[name], moments[name], rate=rate)
         params[name] = optax.apply_updates(params[name], updates)
     return dataclasses.replace(averaged, params=params, moments=moments)
-
-
-def _adam(config: Config) -> optax.GradientTransformationExtraArgs:
-    """Adam whose rate is an argument."""
-
-    def descend(updates: chex.Array, state: optax.OptState, params: None = None, *, rate: chex.Numeric):
-        del params
-        return -rate * updates, state
-
-    scaled = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), descend)
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam(eps=config.adam_eps), scaled)
 
 
 def _share_encoders(params: dict[str, chex.Array], merges: chex.Array, config: Config) -> dict[str, chex.Array]:
@@ -520,49 +400,11 @@ def _share_encoders(params: dict[str, chex.Array], merges: chex.Array, config: C
     rate = jnp.where(merges % config.share_every == 0, config.share_rate, 0.0)
     common = [
         np.full(leaf.size, path[0].key.startswith("encoder"))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(_forms(config)["base"])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(forms(config)["base"])
     ]
     rates = jnp.where(np.concatenate(common), rate, 0.0)
     ours, theirs = params["base"], params["actor"]
     return params | {"base": values.polyak(ours, theirs, rates), "actor": values.polyak(theirs, ours, rates)}
-
-
-def _fresh(key: chex.PRNGKey, config: Config) -> dict[str, Params]:
-    keys = dict(zip(AGENTS, jax.random.split(key, len(AGENTS)), strict=True))
-    params = {
-        "base": base.init(keys["base"], config.base),
-        "rewriter": rewriter.init(keys["rewriter"], config.rewriter),
-        "ranker": ranker.init(keys["ranker"], config.ranker),
-        "reward": reward.init(keys["reward"], config.reward),
-        "critic": critic.init(keys["critic"], config.critic),
-    }
-    return params | {"actor": actor.from_base(params["base"])}
-
-
-@functools.lru_cache
-def _forms(config: Config) -> dict[str, Params]:
-    """The shapes of every agent's parameters."""
-    return jax.eval_shape(lambda: _fresh(jax.random.key(0), config))
-
-
-def _shaped(flat: chex.Array, form: Params) -> Params:
-    leaves, tree = jax.tree.flatten(form)
-    stops = np.cumsum([leaf.size for leaf in leaves])[:-1]
-    split = np.split if isinstance(flat, np.ndarray) else jnp.split
-    parts: list[chex.Array] = split(flat, stops)
-    return jax.tree.unflatten(tree, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
-
-
-def _all_factors(config: Config) -> chex.Array:
-    """The state tokens of every state, [S, n]."""
-    bins = config.environment.bins
-    return states.factors(bins, jnp.arange(bins.state_count))
-
-
-def _all_valid(config: Config) -> chex.Array:
-    """The valid actions of every state, [S, A] bool."""
-    bins = config.environment.bins
-    return states.valid_actions(bins, jnp.arange(bins.state_count))
 
 
 def _merge_axes(x: chex.Array) -> chex.Array:

@@ -7,7 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from aco_jax import inquiry, learner, play, supervision
+from aco_jax import inquiry, learner_state, play, supervision
 from aco_jax.data import evidence, retrieval, tasks
 from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose
 from aco_jax.settings import TrainConfig
@@ -19,7 +19,7 @@ READ = 2  # candidates of an anchor that are read before it is played
 def round_material(
     desk: Desk,
     config: TrainConfig,
-    agents: learner.Config,
+    agents: learner_state.Config,
     params: dict[str, Params],
     believed: supervision.State,
     number: int,

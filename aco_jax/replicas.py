@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aco_jax import learner, replay, transitions
+from aco_jax import learner, learner_state, replay, transitions
 from aco_jax.types import Metrics
 
 AXIS = "replica"
 
-Round = Callable[[learner.State, chex.ArrayTree, chex.ArrayTree], tuple[learner.State, Metrics]]
+Round = Callable[[learner_state.State, chex.ArrayTree, chex.ArrayTree], tuple[learner_state.State, Metrics]]
 
 
 def make_mesh(replicas: int) -> Mesh:
@@ -33,7 +33,7 @@ def make_mesh(replicas: int) -> Mesh:
     return jax.make_mesh((count,), (AXIS,), devices=devices[:count], axis_types=(AxisType.Auto,))
 
 
-def start(state: learner.State, replicas: int, key: chex.PRNGKey) -> learner.State:
+def start(state: learner_state.State, replicas: int, key: chex.PRNGKey) -> learner_state.State:
     """R copies of one state, each with its own key: leaves [R, ..]."""
     copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (replicas, *x.shape)), state)
     return dataclasses.replace(copies, key=jax.random.split(key, replicas))
@@ -60,7 +60,7 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
         that gives the state and the metrics, means over steps and replicas.
     """
 
-    def one(state: learner.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
+    def one(state: learner_state.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
         state, metrics = jax.lax.scan(lambda s, b: step(s, b, tables), state, batches)
         return merge(state), metrics
 
@@ -69,7 +69,7 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
     split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
     @partial(jax.jit, donate_argnums=0, in_shardings=(split, split, whole), out_shardings=(split, whole))
-    def run(state: learner.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
+    def run(state: learner_state.State, batches: chex.ArrayTree, tables: chex.ArrayTree):
         traces.append(1)
         if len(traces) > 1:
             raise RuntimeError("a round was traced again: its arguments changed their shapes or types")
@@ -79,7 +79,7 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
     return run
 
 
-def merge(state: learner.State, config: learner.Config) -> learner.State:
+def merge(state: learner_state.State, config: learner_state.Config) -> learner_state.State:
     """What one replica does at the end of a round, under the axis name.
 
     Parameters, optimiser moments, targets and old policies by mean; counts by the sum of their increments; the
@@ -92,7 +92,7 @@ def merge(state: learner.State, config: learner.Config) -> learner.State:
     return learner.after_merge(state, config)
 
 
-def average(state: learner.State) -> learner.State:
+def average(state: learner_state.State) -> learner_state.State:
     """The merge of a supervised round: parameters and moments by mean."""
     return dataclasses.replace(state, averaged=jax.tree.map(_mean, state.averaged))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from aco_jax import environment, learner
+from aco_jax import environment, learner_state
 from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
 from aco_jax.configuration import DataConfig, bounded
 from aco_jax.data import evidence, tasks
@@ -55,7 +55,7 @@ class RunConfig:
 class AgentsConfig:
     """What learning is weighed by."""
 
-    rates: learner.Rates = field(default_factory=learner.Rates)
+    rates: learner_state.Rates = field(default_factory=learner_state.Rates)
     clip: float = bounded(1.0, 0)
     replay_capacity: int = bounded(4096, 16)
     replay_batch: int = bounded(128, 1)
@@ -96,7 +96,7 @@ class TrainConfig:
     environment: WalkConfig = field(default_factory=WalkConfig)
 
 
-def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> learner.Config:
+def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> learner_state.Config:
     """The configs of all agents and of the process for these tables."""
     relations, special, sizes = len(dataset.relations), tokenizer.special, config.model
     full = transformer.Config(
@@ -113,7 +113,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
     bins = states.config_for(relations)
     agents = config.agents
     walk = config.environment
-    return learner.Config(
+    return learner_state.Config(
         base=base.Config(
             model=full,
             special=special,

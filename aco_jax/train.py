@@ -23,7 +23,18 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 
-from aco_jax import checkpoints, exploration, learner, prepare, progress, replay, replicas, supervision, transitions
+from aco_jax import (
+    checkpoints,
+    exploration,
+    learner,
+    learner_state,
+    prepare,
+    progress,
+    replay,
+    replicas,
+    supervision,
+    transitions,
+)
 from aco_jax import desk as desks
 from aco_jax.agents import actor, reward
 from aco_jax.data import tokens
@@ -43,7 +54,7 @@ VISITED, USED = 200, 0.01  # states, and share of the decisions, below which a r
 class Run:
     """All that changes during a run."""
 
-    state: learner.State  # [R, ..]
+    state: learner_state.State  # [R, ..]
     believed: supervision.State
     logits: np.ndarray  # [lists, K] float32, the judge's held-out scores
 
@@ -130,7 +141,7 @@ def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Des
     return desk
 
 
-def start(config: TrainConfig, agents: learner.Config, desk: desks.Desk) -> Run:
+def start(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk) -> Run:
     """A run in which nothing has been learned."""
     return Run(
         state=_fresh(jax.random.key(config.seed), agents, config.train.replicas),
@@ -140,17 +151,17 @@ def start(config: TrainConfig, agents: learner.Config, desk: desks.Desk) -> Run:
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _fresh(key: jax.Array, agents: learner.Config, count: int) -> learner.State:
+def _fresh(key: jax.Array, agents: learner_state.Config, count: int) -> learner_state.State:
     """The replicas' states; as one program, for hundreds of small ones take longer to compile."""
-    return replicas.start(learner.init(key, agents), count, jax.random.fold_in(key, 2))
+    return replicas.start(learner_state.init(key, agents), count, jax.random.fold_in(key, 2))
 
 
-def parameters(run: Run, agents: learner.Config) -> dict[str, Params]:
+def parameters(run: Run, agents: learner_state.Config) -> dict[str, Params]:
     """The agents' merged parameters, on the host."""
-    return learner.trees(replicas.first(run.state.averaged.params), agents)
+    return learner_state.trees(replicas.first(run.state.averaged.params), agents)
 
 
-def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh) -> Iterator[Step]:
+def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh) -> Iterator[Step]:
     """The steps of the whole run, in order."""
     shared = desks.tables(desk)
     pretrain = replicas.make_round(
@@ -165,7 +176,7 @@ def _steps(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: 
         yield "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
 
-def believe(config: TrainConfig, agents: learner.Config, desk: desks.Desk, mesh: Mesh, run: Run):
+def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh, run: Run):
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
     believed, evidence = run.believed, jnp.asarray(supervision.everything(desk.problem).evidence[:, 0])
     metrics: dict[str, float] = {}
@@ -199,7 +210,7 @@ def carry_folds(before: desks.Desk, fold: np.ndarray, after: desks.Desk) -> np.n
 
 
 def judge_again(
-    config: TrainConfig, agents: learner.Config, desk: desks.Desk, fold: np.ndarray, run: Run
+    config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, fold: np.ndarray, run: Run
 ) -> tuple[Run, dict[str, float]]:
     """What the judge, as it was fitted, says of all lists [lists] of other tables is believed of them."""
     params = parameters(run, agents)["ranker"]["judge"]
@@ -234,7 +245,9 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
 
 
 @partial(jax.jit, static_argnums=1)
-def _taught(state: learner.State, agents: learner.Config, key: jax.Array) -> tuple[learner.State, dict[str, jax.Array]]:
+def _taught(
+    state: learner_state.State, agents: learner_state.Config, key: jax.Array
+) -> tuple[learner_state.State, dict[str, jax.Array]]:
     """After the supervised start: the actor begins as the base, taught the fixed policy, and the reward model's start
     is kept."""
     params = _first(state.averaged.params, agents)
@@ -247,25 +260,25 @@ def _taught(state: learner.State, agents: learner.Config, key: jax.Array) -> tup
 
 
 @partial(jax.jit, static_argnums=2)
-def _with_judge(state: learner.State, fitted: Params, agents: learner.Config) -> learner.State:
+def _with_judge(state: learner_state.State, fitted: Params, agents: learner_state.Config) -> learner_state.State:
     return _with(state, {"ranker": _first(state.averaged.params, agents)["ranker"] | {"judge": fitted}})
 
 
-def _first(params: dict[str, jax.Array], agents: learner.Config) -> dict[str, Params]:
+def _first(params: dict[str, jax.Array], agents: learner_state.Config) -> dict[str, Params]:
     """The agents' parameters of the first of equal replicas."""
-    return learner.trees(jax.tree.map(lambda x: x[0], params), agents)
+    return learner_state.trees(jax.tree.map(lambda x: x[0], params), agents)
 
 
-def _with(state: learner.State, params: dict[str, Params]) -> learner.State:
+def _with(state: learner_state.State, params: dict[str, Params]) -> learner_state.State:
     """The state with other parameters of some agents, in all replicas."""
     count = state.step.shape[0]
-    moved = _spread({name: learner.vector(tree) for name, tree in params.items()}, count)
+    moved = _spread({name: learner_state.vector(tree) for name, tree in params.items()}, count)
     averaged = dataclasses.replace(state.averaged, params=state.averaged.params | moved)
     return dataclasses.replace(state, averaged=averaged)
 
 
 @partial(jax.jit, static_argnums=1)
-def _after_warm_up(state: learner.State, agents: learner.Config) -> learner.State:
+def _after_warm_up(state: learner_state.State, agents: learner_state.Config) -> learner_state.State:
     """After the warm-up round: how much to explore, and the bins of the states, fitted once and the same everywhere.
 
     The first share of exploring actions is how uncertain the transitions were. Then counts are cleared and the replay
@@ -289,7 +302,7 @@ def _after_warm_up(state: learner.State, agents: learner.Config) -> learner.Stat
     )
 
 
-def visits(state: learner.State, agents: learner.Config) -> dict[str, float]:
+def visits(state: learner_state.State, agents: learner_state.Config) -> dict[str, float]:
     """States visited since the bins were fitted, and the share of each kind of action among all taken."""
     taken = np.asarray(transitions.counts(jax.tree.map(lambda x: x[0], state.counts)))
     total = max(1, int(taken.sum()))
@@ -305,7 +318,7 @@ def _spread(tree: Params, count: int) -> Params:
 
 
 def summarise(
-    dataset: Dataset, desk: desks.Desk, agents: learner.Config, run: Run, clock: Clock, spent: dict[str, float]
+    dataset: Dataset, desk: desks.Desk, agents: learner_state.Config, run: Run, clock: Clock, spent: dict[str, float]
 ) -> Summary:
     """What summary.json holds."""
     used = visits(run.state, agents)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aco_jax import desk as desks
-from aco_jax import environment, inquiry, learner, play, prepare, progress, replicas, supervision
+from aco_jax import environment, inquiry, learner_state, play, prepare, progress, replicas, supervision
 from aco_jax import train as training
 from aco_jax.agents import reward
 from aco_jax.ops import states
@@ -37,7 +37,7 @@ class Walked:
     tokens: int  # read
 
 
-def walk(config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run) -> Walked:
+def walk(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> Walked:
     """Lets the actor walk every list to its end."""
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
     lists = _Lists(config, agents, desk, run)
@@ -56,11 +56,11 @@ def walk(config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: tra
 class _Lists:
     """All lists on their way: what is known of each, and where the actor stands in it."""
 
-    def __init__(self, config: TrainConfig, agents: learner.Config, desk: desks.Desk, run: training.Run) -> None:
+    def __init__(self, config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> None:
         self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents))
         self._believed, self._texts = run.believed, jnp.asarray(desk.texts)
         self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
-        policy = learner.policy_table(self._team.params["actor"], agents)
+        policy = learner_state.policy_table(self._team.params["actor"], agents)
         self._greedy = jnp.argmax(policy, axis=1).astype(jnp.int32)
         prior = np.asarray(run.believed.prior)[desk.problem.kind]
         self._shift = np.log(prior / (1 - prior)).astype(np.float32)
@@ -139,7 +139,7 @@ def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.n
 def _pose(
     params: dict[str, Params],
     scale: jax.Array,
-    agents: learner.Config,
+    agents: learner_state.Config,
     texts: jax.Array,
     batch: play.Batch,
     shift: jax.Array,
@@ -158,7 +158,7 @@ def _pose(
 def _rewards(
     params: Params,
     scale: jax.Array,
-    agents: learner.Config,
+    agents: learner_state.Config,
     texts: jax.Array,
     batch: play.Batch,
     ranked: play.Ranked,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aco_jax import adapt, answer, checkpoints, configuration, learner, replicas, supervision, train
+from aco_jax import adapt, answer, checkpoints, configuration, learner_state, replicas, supervision, train
 from aco_jax import desk as desks
 from aco_jax.data import catalogue, records
 from aco_jax.data.records import Dataset, InputError
@@ -208,13 +208,13 @@ def test_the_launcher_says_it_in_one_line(place: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def restored(workdir: Path) -> tuple[learner.Config, desks.Desk, train.Run]:
+def restored(workdir: Path) -> tuple[learner_state.Config, desks.Desk, train.Run]:
     config = configuration.read(workdir, TrainConfig)
     dataset = configuration.load(config.data, workdir, config.seed)
     return answer.restore(workdir, dataset)[1:]
 
 
-def host(run: train.Run) -> learner.State:
+def host(run: train.Run) -> learner_state.State:
     state = dataclasses.replace(run.state, key=jax.random.key_data(run.state.key))
     return jax.tree.map(np.asarray, state)
 

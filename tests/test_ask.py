@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from aco_jax import ask, checkpoints, configuration, inquiry, learner, settings, train
+from aco_jax import ask, checkpoints, configuration, inquiry, learner_state, settings, train
 from aco_jax import desk as desks
 from aco_jax.agents import ranker
 from aco_jax.data import catalogue, retrieval
@@ -35,7 +35,7 @@ LAUNCHER = Path(__file__).parents[1] / "experiments" / "ask.py"
 class Parts:
     workdir: Path
     config: TrainConfig
-    agents: learner.Config
+    agents: learner_state.Config
     desk: desks.Desk
     params: dict[str, Params]
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aco_jax import answer, checkpoints, configuration, learner, play, prepare, replicas, settings, train
+from aco_jax import answer, checkpoints, configuration, learner, learner_state, play, prepare, replicas, settings, train
 from aco_jax import desk as desks
 from aco_jax.data import catalogue, records
 from aco_jax.ops import states
@@ -109,8 +109,8 @@ def test_pairs_asked_for_are_answered_each_in_order(shops: Path, finished: Path)
 @dataclasses.dataclass(frozen=True)
 class Parts:
     config: TrainConfig
-    agents: learner.Config
-    state: learner.State
+    agents: learner_state.Config
+    state: learner_state.State
     material: play.Batch
     tables: learner.Tables
 
@@ -174,7 +174,7 @@ def test_one_and_four_devices_agree_and_nothing_is_traced_twice(parts: Parts) ->
 
 def test_a_penalty_changes_its_own_agents_advantage_only(parts: Parts) -> None:
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
-    params = learner.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), parts.agents)
+    params = learner_state.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), parts.agents)
     ranked = play.rank(params["ranker"], parts.agents.ranker, batch, jax.random.key(0), 0.3)
     decision = jnp.where(batch.candidates.record >= 0, 0, -1).reshape(4, -1)
     none = {name: jnp.zeros(4) for name in ("base", "rewriter", "ranker")}
@@ -241,10 +241,10 @@ def test_the_shared_reward_reaches_every_agent_that_has_a_share(
 
 def test_the_actor_begins_at_the_fixed_policy(parts: Parts) -> None:
     agents = parts.agents
-    params = learner.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), agents)
+    params = learner_state.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), agents)
     taught, cross_entropy = learner.imitate(params["actor"], agents, jax.random.key(0), steps=300)
     wanted = states.fixed_policy(agents.environment.bins)
-    found = np.asarray(learner.policy_table(taught, agents))
+    found = np.asarray(learner_state.policy_table(taught, agents))
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.98
     entropy = -np.sum(np.where(wanted > 0, wanted * np.log(np.maximum(wanted, 1e-9)), 0), axis=1).mean()
     assert entropy - 0.05 < float(cross_entropy) < entropy + 0.3
