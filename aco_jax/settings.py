@@ -137,11 +137,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             model=full,
             factor_sizes=bins.factor_sizes,
             actions=bins.action_count,
-            state_token=special.first_state,
-            action_token=special.first_action,
-            bos=special.bos,
-            sep=special.sep,
-            eos=special.eos,
+            special=special,
             reason_length=sizes.reason_length,
         ),
         environment=environment.Config(

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
+from aco_jax.data.tokens import Special
 from aco_jax.models import generate, transformer
 from aco_jax.ops import divergence, masking, policy_gradient, sequences
 from aco_jax.types import Metrics, Params
@@ -24,16 +26,12 @@ from aco_jax.types import Metrics, Params
 
 @dataclass(frozen=True)
 class Config:
-    """State factor f with value v is read as token `state_token + sum(factor_sizes[:f]) + v`."""
+    """State factor f with value v is read as token `special.first_state + sum(factor_sizes[:f]) + v`."""
 
     model: transformer.Config  # the base's
     factor_sizes: tuple[int, ...]
     actions: int  # A
-    state_token: int
-    action_token: int  # action a is token `action_token + a`
-    bos: int
-    sep: int
-    eos: int
+    special: Special
     reason_length: int = 12  # tokens, the end included
     ratio_limit: float = 2.0  # truncation of pi / mu
     exact_weight: float = 1.0  # of the expectation over all actions beside the action taken
@@ -73,23 +71,24 @@ def act(params: Params, config: Config, factors: chex.Array, valid: chex.Array) 
     """Log-probabilities of the actions, factors [N, n_factors], valid [N, A] -> [N, A]."""
     tokens = state_tokens(config, factors)
     memory = transformer.encode(params, config.model, tokens)
-    start = jnp.full((tokens.shape[0], 1), config.bos, jnp.int32)
+    start = jnp.full((tokens.shape[0], 1), config.special.bos, jnp.int32)
     hidden = transformer.decode(params, config.model, start, memory, tokens)[:, 0]
-    embedding = params["embedding"][config.action_token : config.action_token + config.actions]
+    first = config.special.first_action
+    embedding = params["embedding"][first : first + config.actions]
     return jax.vmap(masking.masked_log_softmax)(hidden @ embedding.T, valid)
 
 
 def state_tokens(config: Config, factors: chex.Array) -> chex.Array:
     """Special tokens of states, [.., n_factors] -> [.., n_factors] int32."""
     offsets = jnp.cumsum(jnp.asarray((0, *config.factor_sizes[:-1]), jnp.int32))
-    return config.state_token + factors + jnp.broadcast_to(offsets, factors.shape)
+    return config.special.first_state + factors + jnp.broadcast_to(offsets, factors.shape)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def reason_source(config: Config, action: chex.Array, anchor: chex.Array, candidate: chex.Array) -> chex.Array:
     """What a reason is generated from: action, anchor and candidate tokens, [B], [B, T1], [B, T2] -> [B, S]."""
-    sep = jnp.full((action.shape[0], 1), config.sep, jnp.int32)
-    return sequences.join([config.action_token + action[:, None], anchor, sep, candidate])
+    sep = jnp.full((action.shape[0], 1), config.special.sep, jnp.int32)
+    return sequences.join([config.special.first_action + action[:, None], anchor, sep, candidate])
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -102,8 +101,8 @@ def give_reason(
         params,
         config.model,
         source,
-        bos=config.bos,
-        eos=config.eos,
+        bos=config.special.bos,
+        eos=config.special.eos,
         length=config.reason_length,
         key=key,
         temperature=temperature,
@@ -165,7 +164,9 @@ def imitation_loss(
 
 
 def _facts(config: Config, source: chex.Array) -> chex.Array:
-    """The tokens a reason may use, [B, 1, V] bool: the source's, but for the action and the separator."""
-    facts = jnp.where(source == config.sep, 0, source).at[:, 0].set(0)
-    mask = jax.vmap(lambda row: sequences.vocabulary_mask(row, config.model.vocab_size, (config.eos,)))(facts)
-    return mask[:, None, :]
+    """The tokens a reason may use, [B, 1, V] bool: the source's text, and the end."""
+    size, special = config.model.vocab_size, config.special
+    text = ~special.contains(np.arange(size))
+    text[special.eos] = True
+    said = jax.vmap(lambda row: sequences.vocabulary_mask(row, size, (special.eos,)))(source)
+    return (said & jnp.asarray(text)[None])[:, None]

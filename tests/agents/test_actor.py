@@ -12,20 +12,18 @@ import optax
 import pytest
 
 from aco_jax.agents import actor
+from aco_jax.data.tokens import Special
 from aco_jax.models import transformer
 
+SPECIAL, TEXT = Special.at(0), 160
 MODEL = transformer.Config(
-    vocab_size=48, width=16, heads=2, encoder_layers=1, decoder_layers=1, mlp_width=32, max_length=32
+    vocab_size=180, width=16, heads=2, encoder_layers=1, decoder_layers=1, mlp_width=32, max_length=32
 )
 CONFIG = actor.Config(
     model=MODEL,
     factor_sizes=(3, 2),
     actions=4,
-    state_token=10,
-    action_token=20,
-    bos=1,
-    eos=2,
-    sep=4,
+    special=SPECIAL,
     reason_length=5,
 )
 
@@ -39,7 +37,7 @@ def make_batch(params: chex.ArrayTree) -> actor.Batch:
     factors = jnp.array([[0, 1], [2, 0], [1, 1]])
     valid = jnp.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 0]], bool)
     source = actor.reason_source(
-        CONFIG, jnp.array([0, 1]), jnp.array([[30, 31, 0], [32, 33, 34]]), jnp.array([[30, 35], [36, 0]])
+        CONFIG, jnp.array([0, 1]), TEXT + jnp.array([[0, 1, -TEXT], [2, 3, 4]]), TEXT + jnp.array([[0, 5], [6, -TEXT]])
     )
     return actor.Batch(
         factors=factors,
@@ -52,7 +50,7 @@ def make_batch(params: chex.ArrayTree) -> actor.Batch:
         old_log_pi=actor.act(params, CONFIG, factors, valid),
         mask=jnp.array([True, True, False]),
         reason_source=source,
-        reason=jnp.array([[30, 31, 2, 0, 0], [36, 2, 0, 0, 0]]),
+        reason=jnp.array([[TEXT, TEXT + 1, SPECIAL.eos, 0, 0], [TEXT + 6, SPECIAL.eos, 0, 0, 0]]),
         reason_advantage=jnp.array([1.0, -1.0]),
     )
 
@@ -60,8 +58,8 @@ def make_batch(params: chex.ArrayTree) -> actor.Batch:
 def test_state_tokens_are_distinct_for_each_factor_and_value() -> None:
     factors = jnp.array([[f, g] for f in range(3) for g in range(2)])
     tokens = actor.state_tokens(CONFIG, factors)
-    np.testing.assert_array_equal(tokens[:, 0], [10, 10, 11, 11, 12, 12])
-    np.testing.assert_array_equal(tokens[:, 1], [13, 14] * 3)
+    np.testing.assert_array_equal(tokens[:, 0] - SPECIAL.first_state, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(tokens[:, 1] - SPECIAL.first_state, [3, 4] * 3)
 
 
 def test_policy_is_normalised_over_valid_actions(params: chex.ArrayTree) -> None:
@@ -134,11 +132,11 @@ def test_learns_the_best_valid_action(params: chex.ArrayTree) -> None:
 
 
 def test_reasons_use_only_the_two_records_tokens(params: chex.ArrayTree) -> None:
-    batch = make_batch(params)
-    tokens, log_prob = actor.give_reason(params, CONFIG, batch.reason_source, jax.random.key(1))
-    facts = [{30, 31, 35}, {32, 33, 34, 36}]
+    source = make_batch(params).reason_source.at[:, -1].set(SPECIAL.first_column)  # a column's head is no fact
+    tokens, log_prob = actor.give_reason(params, CONFIG, source, jax.random.key(1), 9.0)
+    facts = [{0, 1, 5}, {2, 3, 4, 6}]
     for row, allowed in zip(np.asarray(tokens), facts, strict=True):
-        assert set(row.tolist()) <= allowed | {0, CONFIG.eos}
+        assert set(row.tolist()) <= {TEXT + fact for fact in allowed} | {0, SPECIAL.eos}
     assert np.isfinite(log_prob).all()
 
 
