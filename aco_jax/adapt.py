@@ -129,6 +129,7 @@ def _learn(
     with clock.stage("tables"):
         *_, old, learned = answer.restore(workdir, before)
         desk = training.open_desk(config, after, folder)
+        desk.tokenizer.save(folder / "tokenizer")  # with the columns that are new
     agents, mesh = learner_config(config, after, desk.tokenizer), replicas.make_mesh(config.train.replicas)
     lists, fold = new_lists(desk.problem, news.told), training.carry_folds(old, learned.believed.fold, desk)
     run = dataclasses.replace(training.start(config, agents, desk), state=learned.state)

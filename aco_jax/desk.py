@@ -19,7 +19,8 @@ from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
 
-LESSONS, ANCHORS, KEYS = 1, 2, 3  # stages of the host's randomness
+LESSONS, ANCHORS, KEYS, UNSEEN = 1, 2, 3, 4  # stages of the host's randomness
+HELD = 0.1  # share of the records that no lesson is made of
 POOL = 64  # records a contradiction draws its facts from
 
 
@@ -64,7 +65,7 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
     rows = [dataset.row(r) for r in records]
     return Desk(
         dataset=dataset,
-        tokenizer=tokenizer,
+        tokenizer=setting.tokenizer,
         setting=setting,
         index=index,
         lexical=lexical,
@@ -80,14 +81,20 @@ def tables(desk: Desk) -> learner.Tables:
     return learner.Tables(texts=jnp.asarray(desk.texts), facts=jnp.asarray(desk.facts))
 
 
+def unseen(desk: Desk, config: TrainConfig) -> np.ndarray:
+    """The records [N] bool that no lesson is made of: on copies of them it shows what was learned of the language."""
+    held = np.random.default_rng([config.seed, UNSEEN]).random(desk.dataset.size) < HELD
+    return held & ~held.all()
+
+
 def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> learner.Lessons:
     """Supervised examples for every replica and step of supervised round `number`, leaves [R, steps, batch, ..]."""
     rng = np.random.default_rng([config.seed, LESSONS, number])
     replicas = config.train.replicas
-    count = replicas * steps * batch
+    count, seen = replicas * steps * batch, np.flatnonzero(~unseen(desk, config))
 
     def draw(n: int) -> list[int]:
-        return rng.integers(0, desk.dataset.size, n).tolist()
+        return rng.choice(seen, n).tolist()
 
     thirds = (count // 3, count - 2 * (count // 3), count // 3)
     parts = [

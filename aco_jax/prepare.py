@@ -9,7 +9,7 @@ import numpy as np
 
 from aco_jax import inquiry, learner_state, play, supervision
 from aco_jax.data import evidence, retrieval, tasks
-from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose
+from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose, unseen
 from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
 
@@ -64,10 +64,7 @@ def prepare(
     read[anchor, row, slot] = True
     metrics = {
         "base/query_outside": float(_outside(desk, asked, batch.searched).mean()),
-        "base/query_recall": _recall(anchors, asked.found),
-        "base/dense_recall": _recall(anchors, asked.similar),
-        "rewriter/recall": _recall(anchors, split.found.reshape(len(record), -1)),
-        "data/recall": _recall(anchors, record.reshape(len(record), -1)),
+        **_recalls(team, anchors, asked, split, record),
         "ranker/reading_gap": _gap(reading[read & (relation > UNRELATED)], reading[read & (relation == UNRELATED)]),
         "tokens/asked": float((batch.ask_source > 0).sum() + (batch.written > 0).sum()),
         "tokens/rewritten": float((batch.subquery > 0).sum()),
@@ -225,10 +222,28 @@ def _worth_reading(record: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, n
     return anchor, row, slot
 
 
-def _recall(anchors: Anchors, found: np.ndarray) -> float:
-    """Share of planted answers among what was found [n, k]."""
-    asked = anchors.planted & (anchors.truth >= 0)
-    return float((found[asked] == anchors.truth[asked][:, None]).any(axis=1).mean()) if asked.any() else 0.0
+def _recalls(
+    team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: inquiry.Split, record: np.ndarray
+) -> dict[str, float]:
+    """Share of planted answers among the DEPTH first that each text finds, those of unseen records apart.
+
+    `raw` is the anchor's own text; `rewriter` any of its subqueries.
+    """
+    desk, depth = team.desk, inquiry.DEPTH
+    searched, planted = desk.problem.table[anchors.row], anchors.planted & (anchors.truth >= 0)
+    fresh = planted & unseen(desk, team.config)[np.maximum(anchors.truth, 0)]
+    raw = np.full((len(record), depth), retrieval.EMPTY)
+    raw[planted] = inquiry.lexical(desk, asked.source[planted], searched[planted], depth)
+    found = {
+        "data/raw_recall": raw,
+        "base/query_recall": asked.found[:, :depth],
+        "base/dense_recall": asked.similar[:, :depth],
+        "rewriter/recall": split.found[:, :, :depth].reshape(len(record), -1),
+        "data/recall": record.reshape(len(record), -1),
+    }
+    hits = {name: (answers == anchors.truth[:, None]).any(axis=1) for name, answers in found.items()}
+    metrics = {name: float(hit[planted].mean()) for name, hit in hits.items() if planted.any()}
+    return metrics | {f"{name}_unseen": float(hit[fresh].mean()) for name, hit in hits.items() if fresh.any()}
 
 
 def _gap(ours: np.ndarray, others: np.ndarray) -> float:

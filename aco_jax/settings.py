@@ -118,7 +118,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             model=full,
             special=special,
             tables=len(dataset.tables),
-            columns=len(dataset.columns),
+            columns=len(tokenizer.columns),
             query_length=sizes.query_length,
         ),
         rewriter=rewriter.Config(

@@ -22,13 +22,19 @@ STAGES = (
     "base/denoise",
     "base/ask",
     "rewriter/cross_entropy",
-    "base/query_recall",
+    "base/contrast",
+    "data/raw_recall_unseen",
+    "base/query_recall_unseen",
+    "base/dense_recall_unseen",
+    "rewriter/recall_unseen",
+    "ranker/reading_gap",
     "ranker/mrr",
     "reward/accuracy",
     "critic/absolute_error",
     "play/return",
     "actor/kl",
     "shared/reward",
+    "transitions/visited",
 )
 
 

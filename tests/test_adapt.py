@@ -18,7 +18,7 @@ import pytest
 
 from aco_jax import adapt, answer, checkpoints, configuration, learner_state, replicas, supervision, train
 from aco_jax import desk as desks
-from aco_jax.data import catalogue, records
+from aco_jax.data import catalogue, records, tokens
 from aco_jax.data.records import Dataset, InputError
 from aco_jax.settings import TrainConfig
 
@@ -104,6 +104,18 @@ def test_folds_are_those_of_the_table_that_is_searched() -> None:
     fold = np.arange(len(desk.problem.anchor))
     assert len(fold) == 2 * three.size
     assert train.carry_folds(desk, fold, desk).tolist() == fold.tolist()
+
+
+def test_a_known_column_keeps_its_token_when_an_attribute_comes(desk: desks.Desk, tmp_path: Path) -> None:
+    """A new first column of the first table stands last: nothing that was learned of the others moves."""
+    left, right = frame("0123", NAMES[:4]), frame("0123", NAMES[:4])
+    left.insert(1, "maker", "orchard")
+    desk.tokenizer.save(tmp_path)
+    after = desks.open_desk(smoke(), records.from_frames({"a": left, "b": right}), tokens.load(tmp_path))
+    assert after.tokenizer.columns == (*desk.tokenizer.columns, "maker")
+    assert after.dataset.columns[0] == "maker"
+    old, new = (one.asks[one.dataset.index["b", "1"]] for one in (desk, after))
+    np.testing.assert_array_equal(old, new)
 
 
 @pytest.fixture(scope="module")

@@ -114,3 +114,20 @@ def test_readings_are_the_gap_to_the_anchor_and_what_is_likelier_together(
     own = inquiry.relevances(reader, team.agents, asked.written[anchor], asked.source[anchor])
     together = base.likelihood(team.params["base"], team.agents.base, (text, desk.texts[record]))
     np.testing.assert_allclose(found, np.clip(theirs - own + together, -3, 3), atol=1e-4)
+
+
+def test_no_lesson_is_made_of_what_is_to_stay_unseen(team: inquiry.Staff, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    for name in ("denoise", "ask", "rewrite"):
+        write = getattr(desks.tasks, name)
+
+        def listen(rng, setting, records, *args, write=write, **others):
+            drawn.extend(records)
+            return write(rng, setting, records, *args, **others)
+
+        monkeypatch.setattr(desks.tasks, name, listen)
+    desks.lessons(team.desk, team.config, 1, 8, 8)
+    unseen = desks.unseen(team.desk, team.config)
+    assert 0 < unseen.sum() < 0.3 * len(unseen)
+    assert not unseen[drawn].any()
+    assert len(set(drawn)) > 20

@@ -131,7 +131,7 @@ def test_optimisers_are_the_learners():
     """Elsewhere optax gives losses and types only; a judge is fitted once, on the host, outside the merge."""
     allowed = {*dir(optax.losses), "losses", "OptState", "GradientTransformation"}
     for path in PROGRAM:
-        if relative(path) in ("aco_jax/learner.py", "aco_jax/replicas.py", "aco_jax/models/judge.py"):
+        if relative(path) in ("aco_jax/learner.py", "aco_jax/learner_state.py", "aco_jax/models/judge.py"):
             continue
         used = {
             node.attr

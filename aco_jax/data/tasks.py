@@ -80,7 +80,7 @@ def fit(
     title = found.fields[0].names
     titles = tuple(name or table.columns[0] for name, table in zip(title, dataset.tables, strict=True))
     lengths = (source_length, target_length, guard_columns)
-    return Setting(dataset, tokenizer, rarity, frozenset(silent), titles, *lengths)
+    return Setting(dataset, tokenizer.knowing(dataset.columns), rarity, frozenset(silent), titles, *lengths)
 
 
 def denoise(rng: np.random.Generator, setting: Setting, records: Sequence[int], alone: float = 0.1) -> Examples:
@@ -146,7 +146,7 @@ def rewrite(rng: np.random.Generator, setting: Setting, records: Sequence[int]) 
 def encode(setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], length: int) -> np.ndarray:
     """Rows that stand in the tables of `records` as tokens, [n, length]."""
     tables = [int(table) for table in setting.dataset.table_of[np.asarray(records, np.int64)]]
-    return tokens.encode_rows(setting.tokenizer, rows, setting.dataset.columns, tables, length)
+    return tokens.encode_rows(setting.tokenizer, rows, setting.tokenizer.columns, tables, length)
 
 
 def ask_sources(
@@ -213,7 +213,7 @@ def _stranger(rng: np.random.Generator, setting: Setting, anchor: Mapping[str, s
 
 
 def _query(setting: Setting, words: Sequence[_Word], bag: frozenset[str], table: int, apart: bool) -> list[int]:
-    special, columns = setting.tokenizer.special, setting.dataset.columns
+    special, columns = setting.tokenizer.special, setting.tokenizer.columns
     held = [word for word in words if _holds(bag, word.text)]
     chosen = _choose(held or words, setting.target_length - setting.guard_columns - 4)
     named = Counter(word.column for word in chosen).most_common(setting.guard_columns)
@@ -243,7 +243,7 @@ def _words(
     found: list[dict[str, str]] = []
     for row in rows:
         first: dict[str, str] = {}
-        for column in setting.dataset.columns:
+        for column in setting.tokenizer.columns:
             if column not in setting.silent:
                 for text in row.get(column, "").lower().split():
                     first.setdefault(_EDGES.sub("", text), column)

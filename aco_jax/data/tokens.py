@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,11 @@ class Tokenizer:
     backend: tokenizers.Tokenizer
     special: Special
     offset: int
+    columns: tuple[str, ...] = ()  # column j of any table heads its cells with `special.column(j)`
+
+    def knowing(self, columns: Iterable[str]) -> Tokenizer:
+        """With columns that were not met before, after those that were: a known one keeps its token."""
+        return replace(self, columns=tuple(dict.fromkeys((*self.columns, *columns))))
 
     @property
     def vocab_size(self) -> int:
@@ -131,7 +136,8 @@ class Tokenizer:
         path.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(path / "tokenizer.json"))
         layout = {f.name: getattr(self.special, f.name) for f in fields(Special)}
-        (path / "layout.json").write_text(json.dumps({"offset": self.offset, "special": layout}, indent=1))
+        content = {"offset": self.offset, "columns": self.columns, "special": layout}
+        (path / "layout.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def train(texts: Iterable[str], vocab_size: int = 2048) -> Tokenizer:
@@ -177,8 +183,9 @@ def load(folder: str | Path) -> Tokenizer:
     for name in ("tokenizer.json", "layout.json"):
         if not (path / name).is_file():
             raise InputError(f"{path / name}: no such file, expected a saved tokenizer")
-    layout = json.loads((path / "layout.json").read_text())
-    return Tokenizer(_plain(_from_file(path)), Special(**layout["special"]), layout["offset"])
+    layout = json.loads((path / "layout.json").read_text(encoding="utf-8"))
+    special, columns = Special(**layout["special"]), tuple(layout["columns"])
+    return Tokenizer(_plain(_from_file(path)), special, layout["offset"], columns)
 
 
 def from_pretrained(path: str | Path) -> Tokenizer:
