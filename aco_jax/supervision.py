@@ -1,7 +1,7 @@
 """What is believed without a label: the confident start, hidden matches, priors, and the fixed decision.
 
 A host loop calls `prepare` and `init` once and then, each round: `propose` (what to learn), the judge's
-training, `update` with its held-out logits. `decide` turns the last posteriors into pairs. Nothing here
+training, `update` with its held-out logits, and the posteriors are what is believed of every pair. Nothing here
 reads gold. The shifted logits of one round never enter the prior of the next.
 """
 
@@ -82,15 +82,6 @@ class State:
     several: chex.Array
     round: chex.Array
     seed: chex.Array
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """Pairs left < right [n] with their probability [n], best first."""
-
-    left: np.ndarray
-    right: np.ndarray
-    probability: np.ndarray
 
 
 def prepare(dataset: Dataset, index: evidence.Index, lists: Lists) -> Problem:
@@ -246,14 +237,6 @@ def multiplicity(problem: Problem, p: np.ndarray) -> np.ndarray:
             for kind in range(int(problem.kind.max()) + 1)
         ]
     )
-
-
-def decide(problem: Problem, state: State, threshold: float = 0.5) -> Decisions:
-    """The fixed policy: every pair whose posterior, which already knows one-to-one, is over the threshold."""
-    posterior = np.asarray(state.posterior)
-    chosen = np.flatnonzero(posterior > threshold)
-    chosen = chosen[np.argsort(-posterior[chosen], kind="stable")]
-    return Decisions(problem.pair[chosen, 0], problem.pair[chosen, 1], posterior[chosen])
 
 
 def company(problem: Problem, state: State, rows: np.ndarray) -> np.ndarray:

@@ -147,19 +147,6 @@ def policy_loss(
     return value, {"query_log_prob": jnp.mean(log_prob)}
 
 
-def shared_reward_loss(
-    params: Params,
-    config: Config,
-    sources: chex.Array,
-    written: chex.Array,
-    reward: chex.Array,
-    baseline: chex.Array,
-    tables: chex.Array | None = None,
-) -> tuple[chex.Array, Metrics]:
-    """The base's share of the shared reward: `policy_loss` by reward [B] (its penalty taken off) - baseline [B]."""
-    return policy_loss(params, config, sources, written, reward - baseline, tables)
-
-
 def query_log_prob(
     params: Params,
     config: Config,

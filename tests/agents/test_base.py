@@ -110,15 +110,6 @@ def test_policy_loss_moves_probability_by_the_sign_of_the_advantage(params, aske
     assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(zero))
 
 
-def test_shared_reward_enters_as_reward_less_baseline(params, asked):
-    _, written = asked
-    reward, baseline = jnp.linspace(0, 1, 16), jnp.linspace(0.5, 0.2, 16)
-    shared = jax.jit(base.shared_reward_loss, static_argnums=1)
-    found, _ = shared(params, CONFIG, SOURCES, written, reward, baseline)
-    log_prob = query_log_prob(params, CONFIG, SOURCES, written)
-    np.testing.assert_allclose(found, -jnp.mean((reward - baseline) * log_prob), rtol=1e-5)
-
-
 def test_loss_reports_each_kind_as_its_own_mean(params):
     targets = jnp.array([[T, T + 1, S.eos, 0], [T + 2, S.eos, 0, 0], [T, S.eos, 0, 0]])
     kinds = jnp.array([0, 1, 0])
