@@ -10,12 +10,15 @@ The rooms, by layer; a room imports from the layers above it in this list only:
   3  agents         base, rewriter, ranker, reward, critic, actor: Config, init, a verb, loss
      environment    the decision process; transitions, exploration, replay, shared_reward
      supervision    what is believed without labels
-  4  play           one replica's episodes
-     learner        one replica's state and its local step
+  4  learner_state  one replica's config and state
+     play           its episodes
+     learner        its supervised and its local step
      replicas       the mesh, the round, the merge
   5  checkpoints, configuration, settings, progress, svg, report, evaluation, baselines
      desk           what is fitted to the tables once
-     prepare        the host's half of a round: asking, searching, comparing
+     inquiry        what the language models do for the host: ask, split, find, read, give reasons
+     prepare        the host's half of a round: comparing, believing, arrays
      train          the host loop; adapt learns what is new
+     waves          walks every list with a trained actor
      answer         relates records with what was learned; ask answers requests in plain language
 """
