@@ -121,7 +121,7 @@ def follow(
                 continue
             with clock.stage(name):
                 run, metrics = advance(run)
-            metrics = jax.device_get(metrics)
+                metrics = jax.device_get(metrics)  # a step is over when its figures are there
             for key in [key for key in metrics if key.startswith("tokens/")]:
                 spent[key[7:]] = spent.get(key[7:], 0.0) + float(metrics[key])
             writer.write(step, metrics)
