@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors import numpy as tensors
 
-from aco_jax.models import families, transformer
+from aco_jax.models import families, layers, transformer
 from aco_jax.types import Params
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
@@ -68,17 +69,27 @@ def from_hugging_face(folder: str | Path) -> tuple[Params, transformer.Config]:
         config = families.config_of(settings, _has_own_head(family, found))
     except ValueError as error:
         raise ValueError(f"{place / CONFIG}: {error}") from error
+    return arrange(place, config, found), config
+
+
+def arrange(path: Path, config: transformer.Config, published: Mapping[str, np.ndarray]) -> Params:
+    """Parameters of tensors under their family's names, of any float type; `path` is where errors say they are.
+
+    Raises:
+      ValueError: as `from_hugging_face`.
+    """
     expected = _expected(config)
     names = {name: families.published_name(config, name) for name in _named(expected)}
-    for name in families.copies_of_embedding(family, config.architecture.tied):
-        if name in found and np.array_equal(found[name], found[names["embedding"]]):
-            del found[name]
-    found = {name: _float32(array) for name, array in found.items() if not families.UNUSED.fullmatch(name)}
-    turned = jax.eval_shape(
-        lambda: {name: _turned(name, jnp.zeros(leaf.shape)) for name, leaf in _named(expected).items()}
-    )
-    _check(place, found, {names[name]: leaf for name, leaf in turned.items()})
-    return _tree(expected, {name: _turned(name, found[names[name]]) for name in names}), config
+    copies = families.copies_of_embedding(families.family_of(config), config.architecture.tied)
+    table = published.get(names["embedding"], np.zeros(0))
+    found = {
+        name: _float32(array)
+        for name, array in published.items()
+        if not families.UNUSED.fullmatch(name) and not (name in copies and np.array_equal(array, table))
+    }
+    shapes = jax.eval_shape(lambda tree: {name: _turned(name, leaf) for name, leaf in _named(tree).items()}, expected)
+    _check(path, found, {names[name]: leaf for name, leaf in shapes.items()})
+    return _tree(expected, {name: _turned(name, found[names[name]]) for name in names})
 
 
 def to_hugging_face(
@@ -86,9 +97,13 @@ def to_hugging_face(
 ) -> None:
     """Writes what `from_hugging_face` and torch's transformers read; `settings` are added to config.json.
 
+    Heads whose neighbours are rotated together, as in GGUF files, are written with their halves apart.
+
     Raises:
       ValueError: no published family has this network.
     """
+    if config.architecture.position == "interleaved":
+        params, config = _halves_apart(params, config)
     place, published = Path(folder), families.settings_of(config) | {"torch_dtype": "float32"}
     place.mkdir(parents=True, exist_ok=True)
     flat = {
@@ -99,6 +114,21 @@ def to_hugging_face(
     (place / CONFIG).write_text(json.dumps(published | dict(settings or {}), indent=2) + "\n", encoding="utf-8")
 
 
+def _halves_apart(params: Params, config: transformer.Config) -> tuple[Params, transformer.Config]:
+    """The same network whose rotated pairs are an entry and the one half a head further."""
+    width = layers.head_width(config)
+
+    def move(path: tuple[jax.tree_util.DictKey, ...], leaf: chex.Array) -> chex.Array:
+        names = [part.key for part in path]
+        if "own" not in names or names[-2] not in ("query", "key", "query_norm", "key_norm"):
+            return leaf
+        pairs = leaf.reshape(*leaf.shape[:-1], -1, width // 2, 2)
+        return pairs.swapaxes(-1, -2).reshape(leaf.shape)
+
+    form = dataclasses.replace(config.architecture, position="rotary")
+    return jax.tree_util.tree_map_with_path(move, params), dataclasses.replace(config, architecture=form)
+
+
 def _read_folder(place: Path) -> dict[str, np.ndarray]:
     if (place / WEIGHTS).is_file():
         return _read_tensors(place / WEIGHTS)
@@ -106,7 +136,8 @@ def _read_folder(place: Path) -> dict[str, np.ndarray]:
         pickles = sorted(path.name for path in place.glob("*.bin"))
         there = f"; {pickles[0]} is a pickle, which is never opened" if pickles else ""
         raise ValueError(f"{place}: neither {WEIGHTS} nor {INDEX} found{there}")
-    where, found = _read_json(place / INDEX).get("weight_map", {}), {}
+    where: dict[str, str] = _read_json(place / INDEX).get("weight_map", {})
+    found: dict[str, np.ndarray] = {}
     for shard in sorted(set(where.values())):
         if Path(shard).name != shard or not (place / shard).is_file():
             raise ValueError(f"{place / INDEX}: {shard} not found beside it")
@@ -146,7 +177,7 @@ def _read_config(path: Path) -> transformer.Config:
 
 def _has_own_head(family: str, found: Mapping[str, np.ndarray]) -> bool:
     tied = family != "t5" or families.HEAD not in found
-    return not tied and not np.array_equal(found[families.HEAD], found.get("shared.weight"))
+    return not tied and not np.array_equal(found[families.HEAD], found.get("shared.weight", np.zeros(0)))
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -36,6 +36,16 @@ def test_round_trip_is_exact(folder):
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
+def test_another_architecture_is_kept(tmp_path):
+    form = transformer.Architecture(position="rotary", kv_heads=1, norm="layer", tied=False)
+    config = transformer.Config(**{**vars(CONFIG), "architecture": form})
+    params = transformer.init(jax.random.key(0), config)
+    pretrained.save(tmp_path, params, config)
+    again, same = pretrained.load(tmp_path)
+    assert same == config
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+
+
 def test_a_wrong_shape_names_the_tensor_and_both_shapes(folder):
     change(folder, lambda found: found.update({NAME: np.zeros((16, 31), np.float32)}))
     with pytest.raises(ValueError, match=rf"{NAME} has shape \(16, 31\), expected \(16, 32\)"):
@@ -74,4 +84,7 @@ def test_unknown_settings_are_refused(folder):
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"depth": 3}))
     with pytest.raises(ValueError, match="expected vocab_size and any of"):
+        pretrained.load(folder)
+    (folder / "config.json").write_text(json.dumps(settings | {"architecture": {"depth": 3}}))
+    with pytest.raises(ValueError, match="architecture, expected any of"):
         pretrained.load(folder)
