@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aco_jax.models.transformer import Architecture, Config
+from aco_jax.models.config import Architecture, Config
 
 Settings = Mapping[str, Any]  # a parsed config.json
 
@@ -27,7 +27,11 @@ ACTIVATIONS = {
     "silu": "silu",
 }
 HEAD = "lm_head.weight"
-UNUSED = re.compile(r"(.*\.)?(position_ids|rotary_emb\.inv_freq)|pooler\..*|cls\..*")  # beside the network
+UNUSED = {  # tensors in files of a family beside the network
+    "t5": r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+    "bert": r"embeddings\.position_ids|pooler\..*|cls\..*",
+    "llama": r".*\.rotary_emb\.inv_freq",
+}
 
 _T5_LAYER = {
     "own_norm.scale": "layer.0.layer_norm.weight",
@@ -124,7 +128,7 @@ def settings_of(config: Config) -> dict[str, Any]:
 def family_of(config: Config) -> str:
     """The family that is nearest to this network."""
     a = config.architecture
-    if not a.position.startswith(("rotary", "interleaved")):
+    if not a.rotates:
         return "t5" if a.position == "relative" else "bert"
     return "qwen3" if a.query_key_norm else "qwen2" if a.bias == "qkv" else "llama"
 
@@ -150,6 +154,11 @@ def canonical(family: str, name: str) -> str:
     if family != "t5" and name.startswith(("embed_tokens.", "layers.", "norm.")):
         return f"model.{name}"
     return name
+
+
+def is_unused(family: str, name: str) -> bool:
+    """Whether a tensor is known to stand in such files beside the network: heads of pre-training, constants."""
+    return re.fullmatch(UNUSED.get(family, UNUSED["llama"]), name) is not None
 
 
 def copies_of_embedding(family: str, tied: bool) -> tuple[str, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 import chex
 import jax
@@ -12,56 +11,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from aco_jax.models import positions
+from aco_jax.models.config import PAD, Architecture, Config
 
-PAD = 0
 MATCHES = 4  # ways in which a source token matches an input, see `view_of`
 LEAST = 1e-30  # probability of a token that cannot be
 NEVER = -1e9  # a logit that is never chosen, finite so that gradients stay finite
 
 Kept = tuple[chex.Array, chex.Array]  # keys and values, [B, S, H, D / H] each; fewer heads where they are shared
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """What families of networks do each in their own way; the defaults are this project's."""
-
-    position: Literal["absolute", "relative", "rotary", "interleaved"] = "absolute"  # the last: rotary of neighbours
-    rotary_base: float = 10_000.0  # grows the longest wavelength
-    buckets: int = 32  # of relative distances
-    reach: int = 128  # tokens; relative distances from here on share a bucket
-    norm: Literal["rms", "scaled_rms", "layer"] = "rms"
-    norm_epsilon: float = 1e-6  # of a mean square
-    post_norm: bool = False  # after each sum, as Vaswani et al. 2017; else before each branch, and once at the end
-    query_key_norm: bool = False  # of each head's queries and keys
-    activation: Literal["squared_relu", "relu", "gelu", "gelu_tanh", "silu"] = "squared_relu"
-    gated: bool = False  # Shazeer 2020, GLU Variants Improve Transformer
-    bias: Literal["none", "qkv", "all"] = "none"  # of the matrices
-    kv_heads: int = 0  # heads of keys and values, shared by groups of query heads; 0 is as many as those
-    head_width: int = 0  # 0 is width / heads
-    attention_scale: bool = True  # scores over the root of a head's width
-    source_match: bool = True  # cross-attention sees how source tokens match the input, see `view_of`
-    embedding_scale: bool = True  # by the root of the width
-    embedding_norm: bool = False
-    token_types: int = 0  # kinds of segments told apart in the encoder
-    tied: bool = True  # output matrix = embedding
-    logit_scale: bool = False  # logits over the root of the width
-
-
-class Sizes(Protocol):
-    """What the parts need to know of a transformer's config."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def mlp_width(self) -> int: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def gate(self) -> float: ...
-    @property
-    def architecture(self) -> Architecture: ...
 
 
 class View(NamedTuple):
@@ -95,7 +51,7 @@ class Layer(nn.Module):
     `turn` is the rotation of x's positions, where positions are rotations.
     """
 
-    config: Sizes
+    config: Config
     cross: bool
 
     def setup(self) -> None:
@@ -163,18 +119,18 @@ class Layer(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention whose keys and values are made apart, so that they can be kept."""
 
-    config: Sizes
+    config: Config
 
     def setup(self) -> None:
-        a, wide = self.config.architecture, head_width(self.config)
+        a, wide = self.config.architecture, self.config.head_width
         self.query = dense(self.config.heads * wide, bias=a.bias != "none")
-        self.key, self.value = (dense(kv_heads(self.config) * wide, bias=a.bias != "none") for _ in range(2))
+        self.key, self.value = (dense(self.config.kv_heads * wide, bias=a.bias != "none") for _ in range(2))
         self.out = dense(self.config.width, bias=a.bias == "all")
         if a.query_key_norm:
             self.query_norm, self.key_norm = norm(self.config), norm(self.config)
 
     def keys(self, x: chex.Array, turn: positions.Rotation | None = None) -> Kept:
-        k, v = (self._split(part(x), kv_heads(self.config)) for part in (self.key, self.value))
+        k, v = (self._split(part(x), self.config.kv_heads) for part in (self.key, self.value))
         if self.config.architecture.query_key_norm:
             k = self.key_norm(k)
         return self._turned(k, turn), v
@@ -187,7 +143,7 @@ class Attention(nn.Module):
             q = self.query_norm(q)
         q = self._turned(q, turn)
         if a.attention_scale:
-            q = q / math.sqrt(head_width(self.config))
+            q = q / math.sqrt(self.config.head_width)
         if k.shape[2] == q.shape[2]:
             weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k) + bias, axis=-1)
             mixed = jnp.einsum("bhts,bshd->bthd", weights, v)
@@ -209,7 +165,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    config: Sizes
+    config: Config
 
     @nn.compact
     def __call__(self, x: chex.Array) -> chex.Array:
@@ -256,7 +212,7 @@ class LayerNorm(nn.Module):
 class Pointer(nn.Module):
     """Where in the source the next token stands, and whether it is copied at all."""
 
-    config: Sizes
+    config: Config
 
     def setup(self) -> None:
         self.query, self.key = dense(self.config.width), dense(self.config.width)
@@ -293,7 +249,7 @@ def gather(copies: chex.Array, at: chex.Array) -> chex.Array:
     return jnp.sum(jnp.where(at, copies, 0.0), axis=-1)
 
 
-def norm(config: Sizes) -> nn.Module:
+def norm(config: Config) -> nn.Module:
     """The one place where the network's norms are made."""
     a = config.architecture
     return LayerNorm(a.norm_epsilon) if a.norm == "layer" else RmsNorm(a.norm_epsilon, a.norm == "scaled_rms")
@@ -302,14 +258,6 @@ def norm(config: Sizes) -> nn.Module:
 def dense(features: int, name: str | None = None, bias: bool = False) -> nn.Dense:
     """A matrix whose entries start with variance 1 / inputs (LeCun et al. 1998, Efficient BackProp)."""
     return nn.Dense(features, use_bias=bias, name=name, kernel_init=_spread)
-
-
-def head_width(config: Sizes) -> int:
-    return config.architecture.head_width or config.width // config.heads
-
-
-def kv_heads(config: Sizes) -> int:
-    return config.architecture.kv_heads or config.heads
 
 
 def is_random(name: str) -> bool:

@@ -19,7 +19,8 @@ import numpy as np
 import safetensors
 from safetensors import numpy as tensors
 
-from aco_jax.models import families, layers, transformer
+from aco_jax.models import families, transformer
+from aco_jax.models.config import Architecture
 from aco_jax.types import Params
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
@@ -80,12 +81,13 @@ def arrange(path: Path, config: transformer.Config, published: Mapping[str, np.n
     """
     expected = _expected(config)
     names = {name: families.published_name(config, name) for name in _named(expected)}
-    copies = families.copies_of_embedding(families.family_of(config), config.architecture.tied)
+    family = families.family_of(config)
+    copies = families.copies_of_embedding(family, config.architecture.tied)
     table = published.get(names["embedding"], np.zeros(0))
     found = {
         name: _float32(array)
         for name, array in published.items()
-        if not families.UNUSED.fullmatch(name) and not (name in copies and np.array_equal(array, table))
+        if not families.is_unused(family, name) and not (name in copies and np.array_equal(array, table))
     }
     shapes = jax.eval_shape(lambda tree: {name: _turned(name, leaf) for name, leaf in _named(tree).items()}, expected)
     _check(path, found, {names[name]: leaf for name, leaf in shapes.items()})
@@ -116,7 +118,7 @@ def to_hugging_face(
 
 def _halves_apart(params: Params, config: transformer.Config) -> tuple[Params, transformer.Config]:
     """The same network whose rotated pairs are an entry and the one half a head further."""
-    width = layers.head_width(config)
+    width = config.head_width
 
     def move(path: tuple[jax.tree_util.DictKey, ...], leaf: chex.Array) -> chex.Array:
         names = [part.key for part in path]
@@ -166,13 +168,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_config(path: Path) -> transformer.Config:
     settings, known = _read_json(path), {field.name for field in dataclasses.fields(transformer.Config)}
-    forms = {field.name for field in dataclasses.fields(transformer.Architecture)}
+    forms = {field.name for field in dataclasses.fields(Architecture)}
     form = settings.get("architecture", {})
     if "vocab_size" not in settings or not set(settings) <= known:
         raise ValueError(f"{path}: expected vocab_size and any of {sorted(known - {'vocab_size'})}")
     if not isinstance(form, dict) or not set(form) <= forms:
         raise ValueError(f"{path}: architecture, expected any of {sorted(forms)}")
-    return transformer.Config(**settings | {"architecture": transformer.Architecture(**form)})
+    return transformer.Config(**settings | {"architecture": Architecture(**form)})
 
 
 def _has_own_head(family: str, found: Mapping[str, np.ndarray]) -> bool:

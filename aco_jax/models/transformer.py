@@ -9,13 +9,12 @@ Its pointer and the cross-attention see, as additive features, how a source toke
 `layers.view_of`): copying a run of rare tokens is then a matter of a few weights. It is the circuit that Olsson et
 al. 2022 (In-context Learning and Induction Heads) found grown in trained models, given here from the start.
 
-Published networks differ in what `layers.Architecture` lists; `families` says which has what. Positions count from
+Published networks differ in what `config.Architecture` lists; `families` says which has what. Positions count from
 the left and padding stands on the right, so padding never changes a value; `align_left` brings it there.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 
@@ -26,42 +25,11 @@ import numpy as np
 from flax import linen as nn
 
 from aco_jax.models import layers, positions
-from aco_jax.models.layers import NEVER, PAD, Architecture
+from aco_jax.models.config import PAD, Config
+from aco_jax.models.layers import NEVER
 from aco_jax.types import Params
 
 Cache = dict[str, chex.ArrayTree]
-ROTARY = ("rotary", "interleaved")
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Sizes of the network. `encoder_layers=0` is decoder-only, `decoder_layers=0` is an encoder."""
-
-    vocab_size: int
-    width: int = 96
-    heads: int = 4
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    mlp_width: int = 288
-    max_length: int = 128  # tokens, of the longest source or target
-    dropout: float = 0.0  # share of each residual branch's outputs
-    copy: bool = True  # pointer head over the source
-    gate: float = -1.0  # the gate's logit at the start; below 0 favours copying
-    bos: int = 1  # token that begins every target
-    pad: int = PAD  # token that fills rows; -1 where token 0 is a word
-    architecture: Architecture = dataclasses.field(default_factory=Architecture)
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads and not self.architecture.head_width:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.heads % layers.kv_heads(self):
-            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.architecture.kv_heads}")
-        if self.pad not in (PAD, -1):
-            raise ValueError(f"pad {self.pad}, expected {PAD} or -1")
-        if min(self.vocab_size, self.width, self.heads, self.mlp_width, self.max_length) < 1:
-            raise ValueError(f"sizes must be at least 1: {self}")
-        if self.encoder_layers + self.decoder_layers < 1:
-            raise ValueError("a network needs at least one layer")
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -245,7 +213,7 @@ class Transformer(nn.Module):
         bias = jnp.where(tokens != self.config.pad, 0.0, NEVER)[:, None, None]
         if a.position == "relative":
             bias = bias + self._relative(self.encoder_position, length, both_ways=True)
-        turn = self._turn(jnp.arange(length)) if a.position in ROTARY else None
+        turn = self._turn(jnp.arange(length)) if a.rotates else None
         for layer in self.encoder:
             x = layer(x, bias, train=train, turn=turn)
         return x if a.post_norm else self.encoder_norm(x)
@@ -258,7 +226,7 @@ class Transformer(nn.Module):
         bias = jnp.where(jnp.tri(length, dtype=bool), 0.0, NEVER)[None, None]
         if a.position == "relative":
             bias = bias + self._relative(self.decoder_position, length, both_ways=False)
-        turn = self._turn(jnp.arange(length)) if a.position in ROTARY else None
+        turn = self._turn(jnp.arange(length)) if a.rotates else None
         view = None
         if memory is not None and source is not None:
             view = self._view(inputs, source)
@@ -307,7 +275,7 @@ class Transformer(nn.Module):
 
     def start(self, memory: chex.Array | None, source: chex.Array | None, rows: int, length: int) -> Cache:
         c = self.config
-        empty = jnp.zeros((rows, length, layers.kv_heads(c), layers.head_width(c)))
+        empty = jnp.zeros((rows, length, c.kv_heads, c.head_width))
         cache: Cache = {"own": [(empty, empty) for _ in self.decoder]}
         if memory is not None and source is not None:
             cache |= {"cross": [layer.cross_keys(memory) for layer in self.decoder], "source": source}
@@ -327,7 +295,7 @@ class Transformer(nn.Module):
         if a.position == "relative":
             back = positions.buckets(-np.arange(len(keys)), a.buckets, a.reach, both_ways=False)
             bias = bias + self.decoder_position[jnp.asarray(back)[jnp.abs(index - keys)]].T[None, :, None]
-        turn = self._turn(jnp.reshape(index, (1,))) if a.position in ROTARY else None
+        turn = self._turn(jnp.reshape(index, (1,))) if a.rotates else None
         view = None
         if source is not None:
             view = layers.view_of(inputs, source, cache["before"], cache["used"], self.config.pad)
@@ -363,7 +331,7 @@ class Transformer(nn.Module):
         return table[of].transpose(2, 0, 1)[None]
 
     def _turn(self, places: chex.Array) -> positions.Rotation:
-        return positions.rotation(places, layers.head_width(self.config), self.config.architecture.rotary_base)
+        return positions.rotation(places, self.config.head_width, self.config.architecture.rotary_base)
 
     def _view(self, inputs: chex.Array, source: chex.Array) -> layers.View:
         before = jnp.pad(inputs, ((0, 0), (1, 0)))[:, :-1]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aco_jax.models import generate, transformer
+from aco_jax.models.config import Architecture
 
 CONFIG = transformer.Config(vocab_size=20, width=16, heads=2, encoder_layers=1, mlp_width=32, max_length=10)
 SOURCE = jnp.array([[5, 6, 7, 8, 0, 0], [9, 5, 9, 10, 11, 12], [13, 0, 0, 0, 0, 0]])
@@ -128,7 +129,7 @@ def test_every_architecture_is_cached_exactly(name, layers):
         **{
             **vars(CONFIG),
             **{"heads": 4, "encoder_layers": layers, "copy": False, "pad": layers - 1},
-            "architecture": transformer.Architecture(**ARCHITECTURES[name]),
+            "architecture": Architecture(**ARCHITECTURES[name]),
         }
     )
     fresh = transformer.init(jax.random.key(0), config)

@@ -10,6 +10,7 @@ import pytest
 from safetensors import numpy as tensors
 
 from aco_jax.models import pretrained, transformer
+from aco_jax.models.config import Architecture
 
 CONFIG = transformer.Config(vocab_size=24, width=16, heads=2, mlp_width=32, max_length=8, bos=7)
 NAME = "encoder_0.mlp.up.kernel"
@@ -37,7 +38,7 @@ def test_round_trip_is_exact(folder):
 
 
 def test_another_architecture_is_kept(tmp_path):
-    form = transformer.Architecture(position="rotary", kv_heads=1, norm="layer", tied=False)
+    form = Architecture(position="rotary", kv_heads=1, norm="layer", tied=False)
     config = transformer.Config(**{**vars(CONFIG), "architecture": form})
     params = transformer.init(jax.random.key(0), config)
     pretrained.save(tmp_path, params, config)

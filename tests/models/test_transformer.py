@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from aco_jax.models import layers, transformer
+from aco_jax.models.config import Architecture
 from aco_jax.ops import likelihood
 
 CONFIG = transformer.Config(vocab_size=24, width=16, heads=2, mlp_width=32, max_length=12)
@@ -165,12 +166,18 @@ def test_a_sequence_that_is_too_long_is_refused(params):
         ("width", 0),
         ("vocab_size", 0),
         ("pad", 3),
-        ("architecture", transformer.Architecture(kv_heads=3)),
+        ("architecture", Architecture(kv_heads=3)),
+        ("architecture", Architecture(position="rotary", head_width=7)),
     ],
 )
 def test_impossible_sizes_are_refused(field, value):
     with pytest.raises(ValueError, match=r"width|sizes|kv_heads|pad"):
         transformer.Config(**{**vars(CONFIG), field: value})
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="position is 'learned', expected one of absolute, relative, rotary"):
+        Architecture(**{"position": "learned"})
 
 
 def test_no_layers_are_refused():
