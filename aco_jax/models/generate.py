@@ -35,7 +35,7 @@ def generate(
       source: [B, S] tokens, read once by the encoder; None for a decoder-only network, which continues `prefix`.
       bos: the token that begins every row and is not part of the result; None where the prefix begins with it, or
         with the first word where the tokenizer has no such token.
-      eos: the token after which a row holds padding only.
+      eos: the token after which a row holds padding only; in a prompt, without a source, it ends nothing.
       length: tokens of the result, the prefix included.
       temperature: 0 takes the likeliest token (Gumbel-max with scaled noise, Gumbel 1954).
       allowed: [B, V] or [B, length, V] bool (axes of size 1 broadcast), the only tokens that may be sampled.
@@ -96,7 +96,10 @@ def sample(
         given = forced[:, index]
         token = jnp.where(done, pad, jnp.where(given > pad, given, sampled))
         total = total + jnp.where(done | (given > pad), 0.0, log_prob)
-        return index + 1, token, cache, done | (token == eos), tokens.at[:, index].set(token), total
+        ended = token == eos
+        if source is None:
+            ended &= given == pad  # a prompt may hold the ends of earlier turns
+        return index + 1, token, cache, done | ended, tokens.at[:, index].set(token), total
 
     first = jnp.full((rows,), bos, jnp.int32)
     cache = transformer.start(params, config, source, rows, length)

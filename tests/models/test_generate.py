@@ -142,6 +142,16 @@ def test_every_architecture_is_cached_exactly(name, layers):
     np.testing.assert_allclose(log_prob, jnp.where(mask, own, 0.0).sum(axis=1), atol=1e-4)
 
 
+def test_an_end_within_a_prompt_ends_nothing():
+    config = transformer.Config(**{**vars(CONFIG), "encoder_layers": 0, "pad": -1})
+    params = transformer.init(jax.random.key(0), config)
+    prefix = jnp.array([[8, EOS, 9]])
+    tokens, log_prob = run(params, config, source=None, prefix=prefix, allowed=None)
+    np.testing.assert_array_equal(tokens[:, :3], prefix)
+    assert tokens[0, 3] >= 0
+    assert log_prob[0] < 0
+
+
 def test_a_prefix_may_begin_the_rows():
     config = transformer.Config(**{**vars(CONFIG), "encoder_layers": 0, "pad": -1})
     params = transformer.init(jax.random.key(0), config)
