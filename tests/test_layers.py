@@ -33,6 +33,7 @@ DOORS = {
     "tqdm": ("aco_jax/progress.py",),
     "bm25s": ("aco_jax/data/retrieval.py",),
     "safetensors": ("aco_jax/models/pretrained.py",),
+    "gguf": ("aco_jax/models/gguf_files.py",),
     "jax.experimental.pallas": ("kernels/",),
     "flax.linen": ("aco_jax/models/", "aco_jax/agents/"),
     "absl": ("experiments/",),

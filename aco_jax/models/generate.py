@@ -19,9 +19,9 @@ Rule = Callable[[chex.Array, chex.Array], chex.Array]  # tokens so far [B, T], p
 def generate(
     params: Params,
     config: transformer.Config,
-    source: chex.Array,
+    source: chex.Array | None,
     *,
-    bos: int,
+    bos: int | None,
     eos: int,
     length: int,
     key: chex.PRNGKey,
@@ -32,12 +32,14 @@ def generate(
     """Samples a continuation of each source, token by token.
 
     Args:
-      source: [B, S] tokens, read once by the encoder.
-      eos: the token after which a row holds 0 only.
+      source: [B, S] tokens, read once by the encoder; None for a decoder-only network, which continues `prefix`.
+      bos: the token that begins every row and is not part of the result; None where the prefix begins with it, or
+        with the first word where the tokenizer has no such token.
+      eos: the token after which a row holds padding only; in a prompt, without a source, it ends nothing.
       length: tokens of the result, the prefix included.
       temperature: 0 takes the likeliest token (Gumbel-max with scaled noise, Gumbel 1954).
       allowed: [B, V] or [B, length, V] bool (axes of size 1 broadcast), the only tokens that may be sampled.
-      prefix: [B, P] tokens the result begins with, 0 on the right; its length may differ by row.
+      prefix: [B, P] tokens the result begins with, padding on the right; its length may differ by row.
 
     Returns:
       tokens [B, length], prefix and eos included, and log_prob [B] in nats, the sum over the sampled tokens (not
@@ -45,15 +47,24 @@ def generate(
     """
     if allowed is not None and allowed.ndim == 2:
         allowed = allowed[:, None]
-    rule = None if allowed is None else functools.partial(_at, allowed)
-    return sample(params, config, source, bos, eos, length, key, temperature, rule, prefix)
+    if bos is not None:
+        return sample(params, config, source, bos, eos, length, key, temperature, _rule(allowed), prefix)
+    if prefix is None:
+        raise ValueError("without bos a prefix has to begin the rows")
+    if allowed is not None and allowed.shape[1] > 1:
+        allowed = allowed[:, 1:]
+    first = prefix[:, 0].astype(jnp.int32)
+    tokens, log_prob = sample(
+        params, config, source, first, eos, length - 1, key, temperature, _rule(allowed), prefix[:, 1:]
+    )
+    return jnp.concatenate([first[:, None], tokens], axis=1), log_prob
 
 
 def sample(
     params: Params,
     config: transformer.Config,
-    source: chex.Array,
-    bos: int,
+    source: chex.Array | None,
+    bos: int | chex.Array,
     eos: int,
     length: int,
     key: chex.PRNGKey,
@@ -61,10 +72,16 @@ def sample(
     rule: Rule | None,
     prefix: chex.Array | None = None,
 ) -> tuple[chex.Array, chex.Array]:
-    """`generate` where what may come next is a rule of what was written, for use within a jitted function."""
-    chex.assert_rank(source, 2)
-    rows = source.shape[0]
-    forced = jnp.zeros((rows, length), jnp.int32)
+    """`generate` where what may come next is a rule of what was written, for use within a jitted function.
+
+    Here `bos` may differ by row, [B], and the prefix is what follows it.
+    """
+    begun = source if source is not None else prefix
+    if begun is None:
+        raise ValueError("a source or a prefix is needed")
+    chex.assert_rank(begun, 2)
+    rows, pad = begun.shape[0], config.pad
+    forced = jnp.full((rows, length), pad, jnp.int32)
     if prefix is not None:
         forced = forced.at[:, : prefix.shape[1]].set(prefix[:, :length].astype(jnp.int32))
 
@@ -75,20 +92,27 @@ def sample(
         index, token, cache, done, tokens, total = carry
         log_probs, cache = transformer.step(params, config, token, index, cache)
         noise = jax.random.gumbel(jax.random.fold_in(key, index), log_probs.shape)
-        sampled, log_prob = _choose(log_probs, temperature * noise, None if rule is None else rule(tokens, index))
+        sampled, log_prob = _choose(log_probs, temperature * noise, None if rule is None else rule(tokens, index), pad)
         given = forced[:, index]
-        token = jnp.where(done, 0, jnp.where(given > 0, given, sampled))
-        total = total + jnp.where(done | (given > 0), 0.0, log_prob)
-        return index + 1, token, cache, done | (token == eos), tokens.at[:, index].set(token), total
+        token = jnp.where(done, pad, jnp.where(given > pad, given, sampled))
+        total = total + jnp.where(done | (given > pad), 0.0, log_prob)
+        ended = token == eos
+        if source is None:
+            ended &= given == pad  # a prompt may hold the ends of earlier turns
+        return index + 1, token, cache, done | ended, tokens.at[:, index].set(token), total
 
     first = jnp.full((rows,), bos, jnp.int32)
     cache = transformer.start(params, config, source, rows, length)
-    empty = (jnp.zeros((rows,), bool), jnp.zeros((rows, length), jnp.int32), jnp.zeros((rows,)))
+    empty = (jnp.zeros((rows,), bool), jnp.full((rows, length), pad, jnp.int32), jnp.zeros((rows,)))
     _, _, _, _, tokens, total = jax.lax.while_loop(going, body, (jnp.int32(0), first, cache, *empty))
     return tokens, total
 
 
 _Carry = tuple[chex.Array, chex.Array, transformer.Cache, chex.Array, chex.Array, chex.Array]
+
+
+def _rule(allowed: chex.Array | None) -> Rule | None:
+    return None if allowed is None else functools.partial(_at, allowed)
 
 
 def _at(allowed: chex.Array, tokens: chex.Array, index: chex.Array) -> chex.Array:
@@ -97,7 +121,9 @@ def _at(allowed: chex.Array, tokens: chex.Array, index: chex.Array) -> chex.Arra
     return jax.lax.dynamic_index_in_dim(allowed, position, axis=1, keepdims=False)
 
 
-def _choose(log_probs: chex.Array, noise: chex.Array, allowed: chex.Array | None) -> tuple[chex.Array, chex.Array]:
+def _choose(
+    log_probs: chex.Array, noise: chex.Array, allowed: chex.Array | None, pad: int
+) -> tuple[chex.Array, chex.Array]:
     """Log-probabilities [B, V] -> the chosen token and its log-probability among the allowed ones, [B] each."""
     scores = log_probs + noise
     if allowed is not None:
@@ -105,5 +131,5 @@ def _choose(log_probs: chex.Array, noise: chex.Array, allowed: chex.Array | None
             jnp.where(allowed, log_probs, transformer.NEVER), axis=-1, keepdims=True
         )
         scores = jnp.where(allowed, scores, transformer.NEVER)
-    token = jnp.argmax(scores[:, 1:], axis=-1).astype(jnp.int32) + 1  # padding is never sampled
+    token = jnp.argmax(scores[:, pad + 1 :], axis=-1).astype(jnp.int32) + (pad + 1)  # padding is never sampled
     return token, jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]

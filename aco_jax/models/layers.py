@@ -1,36 +1,23 @@
-"""The parts of the transformer: residual layers, attention with kept keys, feed-forward, and the pointer."""
+"""The parts of the transformer: residual layers, attention with kept keys, feed-forward, norms, and the pointer."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-PAD = 0
+from aco_jax.models import positions
+from aco_jax.models.config import PAD, Architecture, Config
+
 MATCHES = 4  # ways in which a source token matches an input, see `view_of`
 LEAST = 1e-30  # probability of a token that cannot be
 NEVER = -1e9  # a logit that is never chosen, finite so that gradients stay finite
 
-Kept = tuple[chex.Array, chex.Array]  # keys and values, [B, S, H, D / H] each
-
-
-class Sizes(Protocol):
-    """What the parts need to know of a transformer's config."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def mlp_width(self) -> int: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def gate(self) -> float: ...
+Kept = tuple[chex.Array, chex.Array]  # keys and values, [B, S, H, D / H] each; fewer heads where they are shared
 
 
 class View(NamedTuple):
@@ -45,7 +32,7 @@ class View(NamedTuple):
         return jnp.where(self.valid, 0.0, NEVER)[:, None]
 
 
-def view_of(inputs: chex.Array, source: chex.Array, before: chex.Array, used: chex.Array) -> View:
+def view_of(inputs: chex.Array, source: chex.Array, before: chex.Array, used: chex.Array, pad: int = PAD) -> View:
     """The view that inputs [B, T] have of source [B, S].
 
     A source token matches an input that stands before it in the source; that is it; that stands before it and after
@@ -55,21 +42,25 @@ def view_of(inputs: chex.Array, source: chex.Array, before: chex.Array, used: ch
     now, follows = inputs[:, :, None] == past[0], inputs[:, :, None] == past[1]
     runs = follows & (before[:, :, None] == past[2])
     come = used[:, None] | (jax.lax.cummax(now.astype(jnp.int8), axis=1) > 0)
-    return View((source != PAD)[:, None], jnp.stack([follows, now, runs, come]).astype(jnp.float32))
+    return View((source != pad)[:, None], jnp.stack([follows, now, runs, come]).astype(jnp.float32))
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention where there is a memory, feed-forward: each added to its input."""
+    """Self-attention, cross-attention where there is a memory, feed-forward: each added to its input.
 
-    config: Sizes
+    `turn` is the rotation of x's positions, where positions are rotations.
+    """
+
+    config: Config
     cross: bool
 
     def setup(self) -> None:
-        self.own_norm, self.own = norm(), Attention(self.config)
+        self.own_norm, self.own = norm(self.config), Attention(self.config)
         if self.cross:
-            self.cross_norm, self.memory = norm(), Attention(self.config)
-            self.match = self.param("match", _match_init, (MATCHES, self.config.heads))
-        self.mlp_norm, self.mlp = norm(), Mlp(self.config)
+            self.cross_norm, self.memory = norm(self.config), Attention(self.config)
+            if self.config.architecture.source_match:
+                self.match = self.param("match", _match_init, (MATCHES, self.config.heads))
+        self.mlp_norm, self.mlp = norm(self.config), Mlp(self.config)
         self.drop = nn.Dropout(self.config.dropout)
 
     def __call__(
@@ -79,9 +70,11 @@ class Layer(nn.Module):
         cross: Kept | None = None,
         view: View | None = None,
         train: bool = False,
+        turn: positions.Rotation | None = None,
     ) -> chex.Array:
-        normed = self.own_norm(x)
-        x = x + self.drop(self.own(normed, *self.own.keys(normed), own_bias), deterministic=not train)
+        heard = self._enter(self.own_norm, x)
+        change = self.own(heard, *self.own.keys(heard, turn), own_bias, turn)
+        x = self._leave(self.own_norm, x + self.drop(change, deterministic=not train))
         return self._rest(x, cross, view, train)
 
     def step(
@@ -92,14 +85,15 @@ class Layer(nn.Module):
         own_bias: chex.Array,
         cross: Kept | None,
         view: View | None,
+        turn: positions.Rotation | None = None,
     ) -> tuple[chex.Array, Kept]:
         """One position: x [B, 1, D] written at `index` of the kept keys and values."""
-        normed = self.own_norm(x)
+        heard = self._enter(self.own_norm, x)
         k, v = (
             jax.lax.dynamic_update_slice_in_dim(old, new, index, axis=1)
-            for old, new in zip(kept, self.own.keys(normed), strict=True)
+            for old, new in zip(kept, self.own.keys(heard, turn), strict=True)
         )
-        x = x + self.own(normed, k, v, own_bias)
+        x = self._leave(self.own_norm, x + self.own(heard, k, v, own_bias, turn))
         return self._rest(x, cross, view, False), (k, v)
 
     def cross_keys(self, memory: chex.Array) -> Kept:
@@ -108,56 +102,117 @@ class Layer(nn.Module):
     def _rest(self, x: chex.Array, cross: Kept | None, view: View | None, train: bool) -> chex.Array:
         if cross is not None and view is not None:
             bias = view.bias
-            if view.match is not None:
+            if view.match is not None and self.config.architecture.source_match:
                 bias = bias + jnp.einsum("fbts,fh->bhts", view.match, self.match)
-            x = x + self.drop(self.memory(self.cross_norm(x), *cross, bias), deterministic=not train)
-        return x + self.drop(self.mlp(self.mlp_norm(x)), deterministic=not train)
+            change = self.memory(self._enter(self.cross_norm, x), *cross, bias)
+            x = self._leave(self.cross_norm, x + self.drop(change, deterministic=not train))
+        change = self.mlp(self._enter(self.mlp_norm, x))
+        return self._leave(self.mlp_norm, x + self.drop(change, deterministic=not train))
+
+    def _enter(self, norm: nn.Module, x: chex.Array) -> chex.Array:
+        return x if self.config.architecture.post_norm else norm(x)
+
+    def _leave(self, norm: nn.Module, x: chex.Array) -> chex.Array:
+        return norm(x) if self.config.architecture.post_norm else x
 
 
 class Attention(nn.Module):
     """Multi-head attention whose keys and values are made apart, so that they can be kept."""
 
-    config: Sizes
+    config: Config
 
     def setup(self) -> None:
-        self.query, self.key, self.value, self.out = (dense(self.config.width) for _ in range(4))
+        a, wide = self.config.architecture, self.config.head_width
+        self.query = dense(self.config.heads * wide, bias=a.bias != "none")
+        self.key, self.value = (dense(self.config.kv_heads * wide, bias=a.bias != "none") for _ in range(2))
+        self.out = dense(self.config.width, bias=a.bias == "all")
+        if a.query_key_norm:
+            self.query_norm, self.key_norm = norm(self.config), norm(self.config)
 
-    def keys(self, x: chex.Array) -> Kept:
-        return self._split(self.key(x)), self._split(self.value(x))
+    def keys(self, x: chex.Array, turn: positions.Rotation | None = None) -> Kept:
+        k, v = (self._split(part(x), self.config.kv_heads) for part in (self.key, self.value))
+        if self.config.architecture.query_key_norm:
+            k = self.key_norm(k)
+        return self._turned(k, turn), v
 
-    def __call__(self, x: chex.Array, k: chex.Array, v: chex.Array, bias: chex.Array) -> chex.Array:
-        q = self._split(self.query(x)) / math.sqrt(self.config.width // self.config.heads)
-        weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k) + bias, axis=-1)
-        return self.out(jnp.einsum("bhts,bshd->bthd", weights, v).reshape(x.shape))
+    def __call__(
+        self, x: chex.Array, k: chex.Array, v: chex.Array, bias: chex.Array, turn: positions.Rotation | None = None
+    ) -> chex.Array:
+        a, q = self.config.architecture, self._split(self.query(x), self.config.heads)
+        if a.query_key_norm:
+            q = self.query_norm(q)
+        q = self._turned(q, turn)
+        if a.attention_scale:
+            q = q / math.sqrt(self.config.head_width)
+        if k.shape[2] == q.shape[2]:
+            weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k) + bias, axis=-1)
+            mixed = jnp.einsum("bhts,bshd->bthd", weights, v)
+        else:
+            # Grouped queries (Ainslie et al. 2023, GQA): the kept keys are read once for a group, never repeated.
+            grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
+            scores = jnp.einsum("btgrd,bsgd->bgrts", grouped, k)
+            weights = jax.nn.softmax(scores.reshape(q.shape[0], q.shape[2], *scores.shape[3:]) + bias, axis=-1)
+            mixed = jnp.einsum("bgrts,bsgd->btgrd", weights.reshape(scores.shape), v)
+        return self.out(mixed.reshape(*x.shape[:-1], -1))
 
-    def _split(self, x: chex.Array) -> chex.Array:
-        return x.reshape(*x.shape[:-1], self.config.heads, -1)
+    def _split(self, x: chex.Array, heads: int) -> chex.Array:
+        return x.reshape(*x.shape[:-1], heads, -1)
+
+    def _turned(self, x: chex.Array, turn: positions.Rotation | None) -> chex.Array:
+        if turn is None:
+            return x
+        return positions.rotate(x, turn, self.config.architecture.position == "interleaved")
 
 
 class Mlp(nn.Module):
-    config: Sizes
+    config: Config
 
     @nn.compact
     def __call__(self, x: chex.Array) -> chex.Array:
-        wide = dense(self.config.mlp_width, name="up")(x)
-        return dense(self.config.width, name="down")(jnp.square(jax.nn.relu(wide)))
+        c, a = self.config, self.config.architecture
+        wide = dense(c.mlp_width, name="up", bias=a.bias == "all")(x)
+        if a.gated:
+            wide = _activate(dense(c.mlp_width, name="gate", bias=a.bias == "all")(x), a) * wide
+        else:
+            wide = _activate(wide, a)
+        return dense(c.width, name="down", bias=a.bias == "all")(wide)
 
 
 class RmsNorm(nn.Module):
     """x / rms(x) over the last axis. It has no scale of its own: whatever reads it is a matrix, and has one.
 
-    A sixth of a training step went into the gradients of scales.
+    A sixth of a training step went into the gradients of scales. Checkpoints that have a scale keep it.
     """
+
+    epsilon: float
+    scaled: bool
 
     @nn.compact
     def __call__(self, x: chex.Array) -> chex.Array:
-        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+        normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+        if not self.scaled:
+            return normed
+        return normed * _over(self.param("scale", nn.initializers.ones, (x.shape[-1],)), x)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / standard deviation over the last axis, scaled and moved (Ba et al. 2016, eq. 4)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: chex.Array) -> chex.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
+        return normed * _over(scale, x) + _over(bias, x)
 
 
 class Pointer(nn.Module):
     """Where in the source the next token stands, and whether it is copied at all."""
 
-    config: Sizes
+    config: Config
 
     def setup(self) -> None:
         self.query, self.key = dense(self.config.width), dense(self.config.width)
@@ -194,19 +249,37 @@ def gather(copies: chex.Array, at: chex.Array) -> chex.Array:
     return jnp.sum(jnp.where(at, copies, 0.0), axis=-1)
 
 
-def norm() -> nn.Module:
+def norm(config: Config) -> nn.Module:
     """The one place where the network's norms are made."""
-    return RmsNorm()
+    a = config.architecture
+    return LayerNorm(a.norm_epsilon) if a.norm == "layer" else RmsNorm(a.norm_epsilon, a.norm == "scaled_rms")
 
 
-def dense(features: int, name: str | None = None) -> nn.Dense:
+def dense(features: int, name: str | None = None, bias: bool = False) -> nn.Dense:
     """A matrix whose entries start with variance 1 / inputs (LeCun et al. 1998, Efficient BackProp)."""
-    return nn.Dense(features, use_bias=False, name=name, kernel_init=_spread)
+    return nn.Dense(features, use_bias=bias, name=name, kernel_init=_spread)
 
 
 def is_random(name: str) -> bool:
     """Whether a parameter of this name starts as noise, its initialiser giving the standard deviation."""
-    return name in ("kernel", "embedding") or name.endswith("position")
+    return name == "kernel" or name.endswith(("embedding", "position"))
+
+
+def _activate(x: chex.Array, a: Architecture) -> chex.Array:
+    match a.activation:
+        case "squared_relu":
+            return jnp.square(jax.nn.relu(x))
+        case "relu":
+            return jax.nn.relu(x)
+        case "silu":
+            return jax.nn.silu(x)
+        case _:
+            return jax.nn.gelu(x, approximate=a.activation == "gelu_tanh")
+
+
+def _over(vector: chex.Array, x: chex.Array) -> chex.Array:
+    """A vector [D] with the axes of x [.., D]."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
 def _spread(key: chex.PRNGKey, shape: tuple[int, int], dtype: chex.ArrayDType = jnp.float32) -> chex.Array:

@@ -9,14 +9,12 @@ Its pointer and the cross-attention see, as additive features, how a source toke
 `layers.view_of`): copying a run of rare tokens is then a matter of a few weights. It is the circuit that Olsson et
 al. 2022 (In-context Learning and Induction Heads) found grown in trained models, given here from the start.
 
-Where variants go: positions enter in `Transformer._read` alone, norms are made by `layers.norm` alone, and every
-attention takes an additive bias `[B, H, T, S]`, so a relative-position bias is one more summand of it. Positions
-count from the left and padding (token 0) stands on the right, so padding never changes a value.
+Published networks differ in what `config.Architecture` lists; `families` says which has what. Positions count from
+the left and padding stands on the right, so padding never changes a value; `align_left` brings it there.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 
@@ -26,36 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from aco_jax.models import layers
-from aco_jax.models.layers import NEVER, PAD
+from aco_jax.models import layers, positions
+from aco_jax.models.config import PAD, Config
+from aco_jax.models.layers import NEVER
 from aco_jax.types import Params
 
 Cache = dict[str, chex.ArrayTree]
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Sizes of the network. `encoder_layers=0` is decoder-only, `decoder_layers=0` is an encoder."""
-
-    vocab_size: int
-    width: int = 96
-    heads: int = 4
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    mlp_width: int = 288
-    max_length: int = 128  # tokens, of the longest source or target
-    dropout: float = 0.0  # share of each residual branch's outputs
-    copy: bool = True  # pointer head over the source
-    gate: float = -1.0  # the gate's logit at the start; below 0 favours copying
-    bos: int = 1  # token that begins every target
-
-    def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if min(self.vocab_size, self.width, self.heads, self.mlp_width, self.max_length) < 1:
-            raise ValueError(f"sizes must be at least 1: {self}")
-        if self.encoder_layers + self.decoder_layers < 1:
-            raise ValueError("a network needs at least one layer")
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -77,9 +51,15 @@ def init(key: chex.PRNGKey, config: Config) -> Params:
     return jax.tree.unflatten(tree, drawn)
 
 
-def encode(params: Params, config: Config, tokens: chex.Array, key: chex.PRNGKey | None = None) -> chex.Array:
-    """Source tokens [B, S] -> memory [B, S, D]. A key turns dropout on."""
-    return _apply(params, config, key, tokens, method="encode")
+def encode(
+    params: Params,
+    config: Config,
+    tokens: chex.Array,
+    key: chex.PRNGKey | None = None,
+    types: chex.Array | None = None,
+) -> chex.Array:
+    """Source tokens [B, S] -> memory [B, S, D]. A key turns dropout on; types [B, S] are 0 unless given."""
+    return _apply(params, config, key, tokens, types, method="encode")
 
 
 def decode(
@@ -142,7 +122,7 @@ def sequence_log_prob(
     """
     chex.assert_rank(targets, 2)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
-    inputs, mask = shift(targets, config.bos), targets != PAD
+    inputs, mask = shift(targets, config.bos), targets != config.pad
     if memory is None and source is not None:
         memory = encode(params, config, source, keys[0])
     hidden = decode(params, config, inputs, memory, source, keys[1])
@@ -153,12 +133,12 @@ def sequence_log_prob(
 def embed(params: Params, config: Config, tokens: chex.Array) -> chex.Array:
     """Tokens [B, T] -> unit vectors [B, D]: the masked mean of the last layer."""
     states = encode(params, config, tokens) if config.encoder_layers else decode(params, config, tokens)
-    return pool(states, tokens)
+    return pool(states, tokens, config.pad)
 
 
-def pool(states: chex.Array, tokens: chex.Array) -> chex.Array:
+def pool(states: chex.Array, tokens: chex.Array, pad: int = PAD) -> chex.Array:
     """Hidden states [B, T, D] of tokens [B, T] -> unit vectors [B, D], their masked mean."""
-    mask = (tokens != PAD)[..., None]
+    mask = (tokens != pad)[..., None]
     total = jnp.sum(jnp.where(mask, states, 0.0), axis=1)
     return total * jax.lax.rsqrt(jnp.sum(jnp.square(total), axis=-1, keepdims=True) + 1e-12)
 
@@ -167,6 +147,11 @@ def shift(targets: chex.Array, bos: int) -> chex.Array:
     """Decoder inputs of targets [B, T]: the begin token, then the targets without their last."""
     first = jnp.full_like(targets[:, :1], bos)
     return jnp.concatenate([first, targets[:, :-1]], axis=1)
+
+
+def align_left(tokens: chex.Array, pad: int = PAD) -> chex.Array:
+    """Tokens [B, T] with each row's padding moved to its right end, the rest in order."""
+    return jnp.take_along_axis(tokens, jnp.argsort(tokens == pad, axis=1, stable=True), axis=1)
 
 
 def start(params: Params, config: Config, source: chex.Array | None, rows: int, length: int) -> Cache:
@@ -188,18 +173,29 @@ class Transformer(nn.Module):
     config: Config
 
     def setup(self) -> None:
-        c = self.config
-        positions = nn.initializers.constant(0.1 / math.sqrt(c.width))
+        c, a = self.config, self.config.architecture
+        table = {"absolute": (c.max_length, c.width), "relative": (a.buckets, c.heads)}.get(a.position)
+        near = nn.initializers.constant(0.1 / math.sqrt(c.width))
         spread = nn.initializers.constant(1.0 / math.sqrt(c.width))
         self.embedding = self.param("embedding", spread, (c.vocab_size, c.width))
+        if a.embedding_norm:
+            self.embedding_norm = layers.norm(c)
         if c.encoder_layers:
-            self.encoder_position = self.param("encoder_position", positions, (c.max_length, c.width))
+            if a.token_types:
+                self.type_embedding = self.param("type_embedding", spread, (a.token_types, c.width))
+            if table:
+                self.encoder_position = self.param("encoder_position", near, table)
             self.encoder = [layers.Layer(c, cross=False) for _ in range(c.encoder_layers)]
-            self.encoder_norm = layers.norm()
+            if not a.post_norm:
+                self.encoder_norm = layers.norm(c)
         if c.decoder_layers:
-            self.decoder_position = self.param("decoder_position", positions, (c.max_length, c.width))
+            if table:
+                self.decoder_position = self.param("decoder_position", near, table)
             self.decoder = [layers.Layer(c, cross=c.encoder_layers > 0) for _ in range(c.decoder_layers)]
-            self.decoder_norm = layers.norm()
+            if not a.post_norm:
+                self.decoder_norm = layers.norm(c)
+            if not a.tied:
+                self.head = layers.dense(c.vocab_size)
         if c.copy and c.decoder_layers and c.encoder_layers:
             self.pointer = layers.Pointer(c)
 
@@ -211,27 +207,35 @@ class Transformer(nn.Module):
         hidden = self.decode(inputs, memory, source if memory is not None else None)
         return self.log_probs(hidden, inputs, memory, source if memory is not None else None)
 
-    def encode(self, tokens: chex.Array, train: bool = False) -> chex.Array:
-        x = self._read(tokens, self.encoder_position[: tokens.shape[1]])
-        bias = jnp.where(tokens != PAD, 0.0, NEVER)[:, None, None]
+    def encode(self, tokens: chex.Array, types: chex.Array | None = None, train: bool = False) -> chex.Array:
+        a, length = self.config.architecture, tokens.shape[1]
+        x = self._read(tokens, self.encoder_position[:length] if a.position == "absolute" else None, types)
+        bias = jnp.where(tokens != self.config.pad, 0.0, NEVER)[:, None, None]
+        if a.position == "relative":
+            bias = bias + self._relative(self.encoder_position, length, both_ways=True)
+        turn = self._turn(jnp.arange(length)) if a.rotates else None
         for layer in self.encoder:
-            x = layer(x, bias, train=train)
-        return self.encoder_norm(x)
+            x = layer(x, bias, train=train, turn=turn)
+        return x if a.post_norm else self.encoder_norm(x)
 
     def decode(
         self, inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None, train: bool = False
     ) -> chex.Array:
-        x = self._read(inputs, self.decoder_position[: inputs.shape[1]])
-        causal = jnp.where(jnp.tri(inputs.shape[1], dtype=bool), 0.0, NEVER)[None, None]
+        a, length = self.config.architecture, inputs.shape[1]
+        x = self._read(inputs, self.decoder_position[:length] if a.position == "absolute" else None)
+        bias = jnp.where(jnp.tri(length, dtype=bool), 0.0, NEVER)[None, None]
+        if a.position == "relative":
+            bias = bias + self._relative(self.decoder_position, length, both_ways=False)
+        turn = self._turn(jnp.arange(length)) if a.rotates else None
         view = None
         if memory is not None and source is not None:
-            view = _view(inputs, source)
+            view = self._view(inputs, source)
         elif memory is not None:
             view = layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
         for layer in self.decoder:
             cross = None if memory is None else layer.cross_keys(memory)
-            x = layer(x, causal, cross, view, train=train)
-        return self.decoder_norm(x)
+            x = layer(x, bias, cross, view, train=train, turn=turn)
+        return x if a.post_norm else self.decoder_norm(x)
 
     def log_probs(
         self, hidden: chex.Array, inputs: chex.Array, memory: chex.Array | None, source: chex.Array | None
@@ -239,7 +243,7 @@ class Transformer(nn.Module):
         logits = self._logits(hidden)
         if memory is None or source is None or not self.config.copy:
             return jax.nn.log_softmax(logits)
-        return self._mix(logits, hidden, self.pointer.keys(memory), _view(inputs, source), source)
+        return self._mix(logits, hidden, self.pointer.keys(memory), self._view(inputs, source), source)
 
     def target_log_prob(
         self,
@@ -258,7 +262,7 @@ class Transformer(nn.Module):
             held = jax.nn.logsumexp(jnp.where(allowed, logits, NEVER), axis=-1) - normaliser
         if memory is None or source is None or not self.config.copy:
             return chosen - held
-        view = _view(inputs, source)
+        view = self._view(inputs, source)
         copies, gate = self.pointer(hidden, self.pointer.keys(memory), view)
         same = targets[:, :, None] == source[:, None, :]
         mixed = layers.mixture(jnp.exp(chosen), layers.gather(copies, same), gate)
@@ -271,7 +275,7 @@ class Transformer(nn.Module):
 
     def start(self, memory: chex.Array | None, source: chex.Array | None, rows: int, length: int) -> Cache:
         c = self.config
-        empty = jnp.zeros((rows, length, c.heads, c.width // c.heads))
+        empty = jnp.zeros((rows, length, c.kv_heads, c.head_width))
         cache: Cache = {"own": [(empty, empty) for _ in self.decoder]}
         if memory is not None and source is not None:
             cache |= {"cross": [layer.cross_keys(memory) for layer in self.decoder], "source": source}
@@ -281,32 +285,65 @@ class Transformer(nn.Module):
         return cache
 
     def step(self, token: chex.Array, index: chex.Array, cache: Cache) -> tuple[chex.Array, Cache]:
-        inputs, source = token[:, None], cache.get("source")
-        x = self._read(inputs, jax.lax.dynamic_slice_in_dim(self.decoder_position, index, 1))
-        past = jnp.where(jnp.arange(cache["own"][0][0].shape[1]) <= index, 0.0, NEVER)[None, None, None]
+        a, inputs, source = self.config.architecture, token[:, None], cache.get("source")
+        keys = jnp.arange(cache["own"][0][0].shape[1])
+        near = None
+        if a.position == "absolute":
+            near = jax.lax.dynamic_slice_in_dim(self.decoder_position, index, 1)
+        x = self._read(inputs, near)
+        bias = jnp.where(keys <= index, 0.0, NEVER)[None, None, None]
+        if a.position == "relative":
+            back = positions.buckets(-np.arange(len(keys)), a.buckets, a.reach, both_ways=False)
+            bias = bias + self.decoder_position[jnp.asarray(back)[jnp.abs(index - keys)]].T[None, :, None]
+        turn = self._turn(jnp.reshape(index, (1,))) if a.rotates else None
         view = None
         if source is not None:
-            view = layers.view_of(inputs, source, cache["before"], cache["used"])
+            view = layers.view_of(inputs, source, cache["before"], cache["used"], self.config.pad)
             cache = cache | {"before": inputs, "used": cache["used"] | (inputs == source)}
         own = []
         for number, layer in enumerate(self.decoder):
             cross = None if source is None else cache["cross"][number]
-            x, kept = layer.step(x, cache["own"][number], index, past, cross, view)
+            x, kept = layer.step(x, cache["own"][number], index, bias, cross, view, turn)
             own.append(kept)
-        hidden, cache = self.decoder_norm(x), cache | {"own": own}
+        hidden, cache = x if a.post_norm else self.decoder_norm(x), cache | {"own": own}
         logits = self._logits(hidden)
         if view is not None and "pointer" in cache:
             return self._mix(logits, hidden, cache["pointer"], view, source)[:, 0], cache
         return jax.nn.log_softmax(logits)[:, 0], cache
 
-    def _read(self, tokens: chex.Array, positions: chex.Array) -> chex.Array:
-        if tokens.shape[1] > positions.shape[0]:
-            raise ValueError(f"{tokens.shape[1]} tokens, expected at most max_length {positions.shape[0]}")
-        return (self.embedding[tokens] + positions[None]) * math.sqrt(self.config.width)
+    def _read(self, tokens: chex.Array, near: chex.Array | None, types: chex.Array | None = None) -> chex.Array:
+        """Embeddings of tokens [B, T], with those of their positions [T, D] and types [B, T] where there are any."""
+        a, x = self.config.architecture, self.embedding[tokens]
+        if near is not None:
+            if tokens.shape[1] > near.shape[0]:
+                raise ValueError(f"{tokens.shape[1]} tokens, expected at most max_length {near.shape[0]}")
+            x = x + near[None]
+        if a.token_types:
+            x = x + self.type_embedding[jnp.zeros_like(tokens) if types is None else types]
+        if a.embedding_scale:
+            x = x * math.sqrt(self.config.width)
+        return self.embedding_norm(x) if a.embedding_norm else x
+
+    def _relative(self, table: chex.Array, length: int, both_ways: bool) -> chex.Array:
+        """Additive bias [1, H, T, T] of the distances among `length` positions."""
+        a, places = self.config.architecture, np.arange(length)
+        of = positions.buckets(places[None] - places[:, None], a.buckets, a.reach, both_ways)
+        return table[of].transpose(2, 0, 1)[None]
+
+    def _turn(self, places: chex.Array) -> positions.Rotation:
+        return positions.rotation(places, self.config.head_width, self.config.architecture.rotary_base)
+
+    def _view(self, inputs: chex.Array, source: chex.Array) -> layers.View:
+        before = jnp.pad(inputs, ((0, 0), (1, 0)))[:, :-1]
+        return layers.view_of(inputs, source, before, jnp.zeros(source.shape, bool), self.config.pad)
 
     def _logits(self, hidden: chex.Array) -> chex.Array:
-        flat = hidden.reshape(-1, hidden.shape[-1])  # one matrix product; a batched one is slower on a CPU
-        return (flat @ self.embedding.T).reshape(*hidden.shape[:-1], -1)
+        a, flat = self.config.architecture, hidden.reshape(-1, hidden.shape[-1])
+        if a.logit_scale:
+            flat = flat / math.sqrt(self.config.width)
+        # One matrix product; a batched one is slower on a CPU.
+        logits = flat @ self.embedding.T if a.tied else self.head(flat)
+        return logits.reshape(*hidden.shape[:-1], -1)
 
     def _mix(
         self, logits: chex.Array, hidden: chex.Array, keys: chex.Array, view: layers.View, source: chex.Array
@@ -315,11 +352,6 @@ class Transformer(nn.Module):
         return layers.mixture(
             jax.nn.softmax(logits), layers.scatter(copies, source, self.config.vocab_size), gate[..., None]
         )
-
-
-def _view(inputs: chex.Array, source: chex.Array) -> layers.View:
-    before = jnp.pad(inputs, ((0, 0), (1, 0)))[:, :-1]
-    return layers.view_of(inputs, source, before, jnp.zeros(source.shape, bool))
 
 
 def _apply(params: Params, config: Config, key: chex.PRNGKey | None, *args: object, method: str) -> chex.Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aco_jax.models import generate, transformer
+from aco_jax.models.config import Architecture
 
 CONFIG = transformer.Config(vocab_size=20, width=16, heads=2, encoder_layers=1, mlp_width=32, max_length=10)
 SOURCE = jnp.array([[5, 6, 7, 8, 0, 0], [9, 5, 9, 10, 11, 12], [13, 0, 0, 0, 0, 0]])
@@ -109,3 +110,57 @@ def test_samples_follow_the_distribution(params):
     p[0] = 0
     found = np.bincount(np.asarray(tokens)[:, 0], minlength=20) / 4000
     np.testing.assert_allclose(found, p / p.sum(), atol=0.03)
+
+
+ROTARY = {"position": "rotary", "norm": "scaled_rms", "activation": "silu", "gated": True, "embedding_scale": False}
+ARCHITECTURES = {
+    "relative": {"position": "relative", "buckets": 4, "reach": 6, "attention_scale": False, "source_match": False},
+    "rotary": ROTARY | {"kv_heads": 2, "head_width": 6, "tied": False, "bias": "qkv", "query_key_norm": True},
+    "interleaved": ROTARY | {"position": "interleaved", "kv_heads": 1, "activation": "gelu_tanh", "logit_scale": True},
+    "post_norm": {"norm": "layer", "post_norm": True, "bias": "all", "activation": "gelu", "embedding_norm": True},
+}
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_cached_exactly(name, layers):
+    """Sampled with a cache, re-read without one; with a source and without, and with words instead of padding."""
+    config = transformer.Config(
+        **{
+            **vars(CONFIG),
+            **{"heads": 4, "encoder_layers": layers, "copy": False, "pad": layers - 1},
+            "architecture": Architecture(**ARCHITECTURES[name]),
+        }
+    )
+    fresh = transformer.init(jax.random.key(0), config)
+    params = jax.tree.map(lambda x: x + 0.3 * jnp.sin(jnp.arange(x.size, dtype=float)).reshape(x.shape), fresh)
+    prefix = jnp.full((3, 3), config.pad).at[0].set(jnp.array([7, 8, 9])).at[1:, 0].set(4)
+    given = {"source": SOURCE if layers else None, "prefix": prefix, "allowed": None}
+    tokens, log_prob = run(params, config, **given)
+    each, mask = sequence_log_prob(params, config, given["source"], tokens)
+    own = jnp.where(jnp.pad(prefix, ((0, 0), (0, LENGTH - 3)), constant_values=config.pad) == config.pad, each, 0.0)
+    np.testing.assert_allclose(log_prob, jnp.where(mask, own, 0.0).sum(axis=1), atol=1e-4)
+
+
+def test_an_end_within_a_prompt_ends_nothing():
+    config = transformer.Config(**{**vars(CONFIG), "encoder_layers": 0, "pad": -1})
+    params = transformer.init(jax.random.key(0), config)
+    prefix = jnp.array([[8, EOS, 9]])
+    tokens, log_prob = run(params, config, source=None, prefix=prefix, allowed=None)
+    np.testing.assert_array_equal(tokens[:, :3], prefix)
+    assert tokens[0, 3] >= 0
+    assert log_prob[0] < 0
+
+
+def test_a_prefix_may_begin_the_rows():
+    config = transformer.Config(**{**vars(CONFIG), "encoder_layers": 0, "pad": -1})
+    params = transformer.init(jax.random.key(0), config)
+    rest = jnp.array([[8, 9], [4, -1], [-1, -1]])
+    given = {"temperature": 0.0, "source": None}
+    expected, log_prob = run(params, config, bos=7, prefix=rest, allowed=None, length=LENGTH - 1, **given)
+    begun = jnp.concatenate([jnp.full((3, 1), 7), rest], axis=1)
+    found, again = run(params, config, bos=None, prefix=begun, allowed=None, **given)
+    np.testing.assert_array_equal(found[:, 1:], expected)
+    np.testing.assert_allclose(again, log_prob, atol=1e-5)
+    with pytest.raises(ValueError, match="a prefix has to begin the rows"):
+        run(params, config, bos=None, prefix=None, **given)

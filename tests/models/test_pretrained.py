@@ -10,6 +10,7 @@ import pytest
 from safetensors import numpy as tensors
 
 from aco_jax.models import pretrained, transformer
+from aco_jax.models.config import Architecture
 
 CONFIG = transformer.Config(vocab_size=24, width=16, heads=2, mlp_width=32, max_length=8, bos=7)
 NAME = "encoder_0.mlp.up.kernel"
@@ -34,6 +35,16 @@ def test_round_trip_is_exact(folder):
     expected = transformer.init(jax.random.key(0), CONFIG)
     assert jax.tree.structure(params) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_another_architecture_is_kept(tmp_path):
+    form = Architecture(position="rotary", kv_heads=1, norm="layer", tied=False)
+    config = transformer.Config(**{**vars(CONFIG), "architecture": form})
+    params = transformer.init(jax.random.key(0), config)
+    pretrained.save(tmp_path, params, config)
+    again, same = pretrained.load(tmp_path)
+    assert same == config
+    jax.tree.map(np.testing.assert_array_equal, params, again)
 
 
 def test_a_wrong_shape_names_the_tensor_and_both_shapes(folder):
@@ -74,4 +85,7 @@ def test_unknown_settings_are_refused(folder):
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"depth": 3}))
     with pytest.raises(ValueError, match="expected vocab_size and any of"):
+        pretrained.load(folder)
+    (folder / "config.json").write_text(json.dumps(settings | {"architecture": {"depth": 3}}))
+    with pytest.raises(ValueError, match="architecture, expected any of"):
         pretrained.load(folder)

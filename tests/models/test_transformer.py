@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from aco_jax.models import layers, transformer
+from aco_jax.models.config import Architecture
 from aco_jax.ops import likelihood
 
 CONFIG = transformer.Config(vocab_size=24, width=16, heads=2, mlp_width=32, max_length=12)
@@ -105,7 +106,7 @@ def test_mixture_is_the_pointer_generator_of_ops():
 
 
 def test_view_names_the_four_matches():
-    view = transformer._view(jnp.array([[5, 6, 9]]), jnp.array([[5, 6, 7, 6, 0]]))
+    view = transformer.Transformer(CONFIG)._view(jnp.array([[5, 6, 9]]), jnp.array([[5, 6, 7, 6, 0]]))
     follows, now, runs, come = np.asarray(view.match[:, 0]).astype(int)
     np.testing.assert_array_equal(follows, [[0, 1, 0, 0, 0], [0, 0, 1, 0, 1], [0, 0, 0, 0, 0]])
     np.testing.assert_array_equal(now, [[1, 0, 0, 0, 0], [0, 1, 0, 1, 0], [0, 0, 0, 0, 0]])
@@ -147,15 +148,36 @@ def test_vmap_over_replicas_equals_each_alone(params):
         np.testing.assert_allclose(row, alone, atol=1e-5)
 
 
+def test_padding_on_the_left_is_moved_to_the_right():
+    tokens = jnp.array([[0, 0, 5, 0, 6], [7, 8, 9, 10, 11]])
+    np.testing.assert_array_equal(transformer.align_left(tokens), [[5, 6, 0, 0, 0], [7, 8, 9, 10, 11]])
+    np.testing.assert_array_equal(transformer.align_left(jnp.array([[-1, 0, 5]]), pad=-1), [[0, 5, -1]])
+
+
 def test_a_sequence_that_is_too_long_is_refused(params):
     with pytest.raises(ValueError, match="13 tokens, expected at most max_length 12"):
         encode(params, CONFIG, jnp.ones((1, 13), jnp.int32))
 
 
-@pytest.mark.parametrize(("field", "value"), [("heads", 3), ("width", 0), ("vocab_size", 0)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("heads", 3),
+        ("width", 0),
+        ("vocab_size", 0),
+        ("pad", 3),
+        ("architecture", Architecture(kv_heads=3)),
+        ("architecture", Architecture(position="rotary", head_width=7)),
+    ],
+)
 def test_impossible_sizes_are_refused(field, value):
-    with pytest.raises(ValueError, match=r"width|sizes"):
+    with pytest.raises(ValueError, match=r"width|sizes|kv_heads|pad"):
         transformer.Config(**{**vars(CONFIG), field: value})
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="position is 'learned', expected one of absolute, relative, rotary"):
+        Architecture(**{"position": "learned"})
 
 
 def test_no_layers_are_refused():
