@@ -46,8 +46,8 @@ class Anchors:
     row: np.ndarray  # [n] int32, lists
     rows: Sequence[Mapping[str, str]]  # n, column -> text
     planted: np.ndarray  # [n] bool
-    truth: np.ndarray  # [n] int32 record that is the answer, -1 for NULL or where nothing is known
-    hidden: np.ndarray  # [n] int32 record left out of the candidates, -1
+    truth: np.ndarray  # [n, P] int32 records that are the answer, the surest first; all -1: NULL, or nothing is known
+    hidden: np.ndarray  # [n, P] int32 records left out of the candidates, -1
     weight: np.ndarray  # [n] float32 of what is believed
 
 
@@ -138,35 +138,35 @@ def choose(
     planted = rng.random(len(rows)) < run.planted
     taken = rng.random(len(rows)) < run.hidden
     target, weight = np.asarray(believed.target)[rows], np.asarray(believed.weight)[rows]
-    partner = np.where(target >= 0, problem.record[rows, np.maximum(target, 0)], -1)
     original = problem.record[rows, np.maximum(target, 0)]
     planted &= original >= 0
-    contents, truth, hidden = [], np.full(len(rows), -1), np.full(len(rows), -1)
+    also = np.where(supervision.partners(problem, believed, rows), problem.record[rows], -1)
+    first = np.where(planted | (target >= 0), original, -1)[:, None]
+    # What a copy's original is the same as, the copy is the same as.
+    partners = np.concatenate([first, np.where(also == first, -1, also)], axis=1)
+    contents = []
     pool = [desk.dataset.row(int(r)) for r in rng.integers(0, desk.dataset.size, POOL)]
     for i, row in enumerate(rows):
         if not planted[i]:
             contents.append(desk.dataset.row(int(problem.anchor[row])))
-            # A hidden match: the partner is taken out, and NULL is right.
-            hidden[i] = partner[i] if taken[i] else -1
-            truth[i] = -1 if taken[i] else partner[i]
             continue
         copied = desk.dataset.row(int(original[i]))
         changed = noise.contradict(rng, copied, pool) if taken[i] else copied
         contents.append(noise.corrupt(rng, changed, rng.uniform(0.1, 0.5)))
-        truth[i] = -1 if taken[i] else original[i]
     return Anchors(
         row=rows,
         rows=contents,
         planted=planted,
-        truth=truth,
-        hidden=hidden,
+        truth=np.where(taken[:, None], -1, partners),
+        # A hidden match: the partners are taken out, and NULL is right.
+        hidden=np.where((taken & ~planted)[:, None], partners, -1),
         weight=np.where(planted, 1.0, weight).astype(np.float32),
     )
 
 
 def standing(desk: Desk, rows: np.ndarray) -> Anchors:
     """The records of lists `rows` as they stand in the tables, nothing known and nothing hidden."""
-    nobody = np.full(len(rows), -1)
+    nobody = np.full((len(rows), 1), -1)
     return Anchors(
         row=rows,
         rows=[desk.dataset.row(int(record)) for record in desk.problem.anchor[rows]],

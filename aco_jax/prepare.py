@@ -89,7 +89,8 @@ def answers(
     record = search(team, anchors, asked, split)
     candidates, reverse, score = look(desk, anchors, record)
     kind = problem.kind[anchors.row]
-    missing = anchors.planted & (anchors.truth >= 0) & ~(record == anchors.truth[:, None, None]).any(axis=(1, 2))
+    known = (anchors.truth >= 0).any(axis=1)
+    missing = anchors.planted & known & ~_among(record, anchors.truth).any(axis=(1, 2))
     count, more = len(owner), len(desk.dataset.relations) - 1
     batch = play.Batch(
         anchor=owner,
@@ -128,7 +129,7 @@ def search(team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: i
     whole = np.where(planted, _resembling(team.desk, anchors, searched, standing.shape[1]), standing)
     first = retrieval.fuse([asked.found, asked.similar, whole, whole], team.depth)[0]
     record = np.concatenate([first[:, None], split.found], axis=1)
-    record[record == anchors.hidden[:, None, None]] = -1
+    record[_among(record, anchors.hidden)] = -1
     return _first_only(record)[:, :, : team.config.train.candidates]
 
 
@@ -151,9 +152,8 @@ def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, 
 
 
 def believe(anchors: Anchors, record: np.ndarray, relation: int = 1) -> Belief:
-    """What is believed of candidates [n, M + 1, K]: the known partner is `relation`, all others unrelated."""
-    partner = (record == anchors.truth[:, None, None]) & (record >= 0)
-    stated = np.where(partner, relation, UNRELATED)
+    """What is believed of candidates [n, M + 1, K]: the known partners are `relation`, all others unrelated."""
+    stated = np.where(_among(record, anchors.truth), relation, UNRELATED)
     return Belief(
         relation=np.where(record >= 0, stated, UNKNOWN).astype(np.int32),
         weight=anchors.weight,
@@ -172,6 +172,12 @@ def give_reasons(
     return dataclasses.replace(
         batch, reason_source=np.asarray(source), reason=np.asarray(reason), reason_value=np.asarray(value)
     )
+
+
+def _among(record: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which records [n, ..] are one of the known [n, P] of their row; -1 is none."""
+    beside = known.reshape(len(known), *[1] * (record.ndim - 1), -1)
+    return ((record[..., None] == beside) & (beside >= 0)).any(axis=-1)
 
 
 def _tables_of(desk: Desk, anchors: Anchors) -> np.ndarray:
@@ -230,8 +236,9 @@ def _recalls(
     `raw` is the anchor's own text; `rewriter` any of its subqueries.
     """
     desk, depth = team.desk, inquiry.DEPTH
-    searched, planted = desk.problem.table[anchors.row], anchors.planted & (anchors.truth >= 0)
-    fresh = planted & unseen(desk, team.config)[np.maximum(anchors.truth, 0)]
+    searched, original = desk.problem.table[anchors.row], anchors.truth[:, 0]
+    planted = anchors.planted & (original >= 0)
+    fresh = planted & unseen(desk, team.config)[np.maximum(original, 0)]
     raw = np.full((len(record), depth), retrieval.EMPTY)
     raw[planted] = inquiry.lexical(desk, asked.source[planted], searched[planted], depth)
     found = {
@@ -241,7 +248,7 @@ def _recalls(
         "rewriter/recall": split.found[:, :, :depth].reshape(len(record), -1),
         "data/recall": record.reshape(len(record), -1),
     }
-    hits = {name: (answers == anchors.truth[:, None]).any(axis=1) for name, answers in found.items()}
+    hits = {name: np.count_nonzero(_among(answers, original[:, None]), axis=1) > 0 for name, answers in found.items()}
     metrics = {name: float(hit[planted].mean()) for name, hit in hits.items() if planted.any()}
     return metrics | {f"{name}_unseen": float(hit[fresh].mean()) for name, hit in hits.items() if fresh.any()}
 

@@ -161,9 +161,7 @@ def propose(problem: Problem, state: State, config: Config = Config()) -> tuple[
     candidate is unrelated: the answer is NULL.
     """
     rows = np.flatnonzero(np.asarray(state.weight) > 0)
-    target = np.asarray(state.target)[rows]
-    slots = np.arange(problem.record.shape[1])[None]
-    hidden = slots == target[:, None]
+    hidden = partners(problem, state, rows, config)
     seen = [observe(problem, rows), observe(problem, rows, hidden)]
     record = np.concatenate([problem.record[rows], np.where(hidden, -1, problem.record[rows])])
     place = np.concatenate([problem.place[rows]] * 2)
@@ -177,6 +175,13 @@ def propose(problem: Problem, state: State, config: Config = Config()) -> tuple[
         planted=np.zeros(len(record), bool),
     )
     return candidates, belief, np.concatenate([np.asarray(state.fold)[rows]] * 2)
+
+
+def partners(problem: Problem, state: State, rows: np.ndarray, config: Config = Config()) -> np.ndarray:
+    """[r, K] bool: the believed partners of lists `rows`; a list has several where its anchor has several."""
+    place = problem.place[rows]
+    likely = (place >= 0) & (np.asarray(state.posterior)[np.maximum(place, 0)] > config.confident)
+    return likely | (np.arange(place.shape[1])[None] == np.asarray(state.target)[rows, None])
 
 
 def everything(problem: Problem) -> Candidates:
@@ -359,21 +364,28 @@ def _pair_posterior(
     """One probability a pair, from both directions.
 
     Where neither table has records with several partners, pairs compete for both their records (a balanced
-    assignment with NULL on both sides, Sinkhorn 1967); else the mean of the two directions.
+    assignment with NULL on both sides, Sinkhorn 1967). Where one has, its records' lists tell nothing of how many
+    partners are right, and the other's lists decide; where both have, the mean of the two directions.
     """
     known = problem.place >= 0
     place, count = problem.place[known], len(problem.pair)
-    seen = np.maximum(np.bincount(place, minlength=count), 1)
-    mean = np.bincount(place, p[known], count) / 2
-    logit = np.bincount(place, logits[known], count) / seen
-    posterior = mean.astype(np.float32)
     forward = np.broadcast_to((problem.direction[:, None] > 0), known.shape)
     kinds = np.broadcast_to(problem.kind[:, None], known.shape)
+    seen = np.maximum(np.bincount(place, minlength=count), 1)
+    logit = np.bincount(place, logits[known], count) / seen
+    ours, theirs = (
+        np.bincount(problem.place[known & side], p[known & side], count).astype(np.float32)
+        for side in (forward, ~forward)
+    )
+    posterior = (ours + theirs) / 2
     for kind in np.unique(problem.kind[problem.direction > 0]):
         back = problem.kind[problem.reverse[(problem.kind == kind)[:, None] & known][0]]
         inside = np.unique(problem.place[known & forward & (kinds == kind)])
-        if max(several[kind], several[back]) < config.several and len(inside):
+        single = (several[kind] < config.several, several[back] < config.several)
+        if all(single) and len(inside):
             posterior[inside] = _balance(problem.pair[inside], logit[inside], problem.size, config.balance_steps)
+        elif any(single):
+            posterior[inside] = (ours if single[0] else theirs)[inside]
     return posterior
 
 

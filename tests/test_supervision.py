@@ -65,17 +65,51 @@ def test_prior_and_decision_one_to_one(parts):
     assert ((state.posterior >= 0) & (state.posterior <= 1)).all()
 
 
-def test_two_claims_are_seen_and_both_kept():
+@pytest.fixture(scope="module")
+def repeated():
+    """Table b says each record of a twice; with the pairs that are right."""
     rows = [f"item {k} code{k}{k}{k}" for k in range(4)]
     left = pd.DataFrame({"id": list("0123"), "name": rows})
     right = pd.DataFrame({"id": list("01234567"), "name": [r for r in rows for _ in range(2)]})
     dataset = records.from_frames({"a": left, "b": right})
     index = evidence.fit(dataset)
     problem = supervision.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
-    gold = {(k, 4 + 2 * k + n) for k in range(4) for n in range(2)}
+    return problem, {(k, 4 + 2 * k + n) for k in range(4) for n in range(2)}
+
+
+def test_two_claims_are_seen_and_both_kept(repeated):
+    problem, gold = repeated
     state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold))
     np.testing.assert_allclose(sorted(state.several), [0.0, 1.0])
     assert likely(problem, state) == gold
+
+
+def test_where_one_table_repeats_the_other_side_says_how_likely_a_pair_is(repeated):
+    """A record's two partners share its softmax, so that of 6 and 2 one would seem lost: 0.02 against 0.98."""
+    problem, gold = repeated
+    logits = logits_of(problem, gold)
+    logits[(problem.anchor == 0)[:, None] & (problem.record == 5)] = 2.0
+    state = supervision.update(problem, supervision.init(problem, 0), logits)
+    assert likely(problem, state) == gold
+    shift = np.log(state.prior / (1 - state.prior))
+    for number in range(4, 12):
+        row = int(np.flatnonzero(problem.anchor == number)[0])
+        odds = np.exp(logits[row] + shift[problem.kind[row]])[problem.record[row] == (number - 4) // 2].sum()
+        pair = (problem.pair == [(number - 4) // 2, number]).all(axis=1)
+        np.testing.assert_allclose(state.posterior[pair], odds / (1 + odds), atol=1e-3)
+
+
+def test_all_partners_are_hidden_together(repeated):
+    problem, gold = repeated
+    state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold))
+    ours = np.flatnonzero(problem.direction > 0)
+    assert (supervision.partners(problem, state, ours).sum(axis=1) == 2).all()
+    candidates, belief, _ = supervision.propose(problem, state)
+    half = len(belief.weight) // 2
+    stated = belief.relation[:half] == 1
+    assert sorted(stated.sum(axis=(1, 2))) == [1] * 8 + [2] * 4
+    assert (candidates.record[half:][stated] == -1).all()
+    assert (belief.relation[half:] < 1).all()
 
 
 def test_company_is_the_surest_partner_in_a_table_not_searched():
