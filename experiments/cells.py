@@ -1,9 +1,14 @@
-"""Studies made of cells: one run of the main job each, one JSON file each, gone on with where they stopped."""
+"""Studies made of cells: one run of the main job each, one JSON file each, gone on with where they stopped.
+
+Cells that differ only in what comes after the supervised stages may take those from one run of their data set and seed,
+to the same bits: they go on from a copy of its checkpoints.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,6 +35,7 @@ class Cell:
     seed: int
     switch: str
     overrides: Overrides
+    start: Overrides | None = None  # of the run whose supervised stages it takes
 
     @property
     def name(self) -> str:
@@ -77,10 +83,10 @@ def quarters(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, floa
 
 
 def _run(cell: Cell, workdir: Path, split: str) -> dict[str, Any]:
+    if cell.start is not None and not workdir.exists():
+        _take_start(Cell(cell.data, cell.seed, "start", {**cell.start, "train.rounds": 0}), workdir)
     start = time.monotonic()
-    changed = [f"--config.{name}={value}" for name, value in {"seed": cell.seed, **cell.overrides}.items()]
-    config = f"--config={HERE / 'configs' / 'folder.py'}"
-    _call("aco.py", config, f"--config.data.path={cell.data}", f"--workdir={workdir}", *changed)
+    _train(cell, workdir)
     seconds = time.monotonic() - start
     scores = json.loads(_call("evaluate.py", f"--workdir={workdir}", f"--split={split}").splitlines()[-1])
     summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
@@ -94,6 +100,25 @@ def _run(cell: Cell, workdir: Path, split: str) -> dict[str, Any]:
         "summary": summary,
         "quarters": quarters(progress.read_metrics(workdir)),
     }
+
+
+def _train(cell: Cell, workdir: Path) -> None:
+    changed = [f"--config.{name}={value}" for name, value in {"seed": cell.seed, **cell.overrides}.items()]
+    config = f"--config={HERE / 'configs' / 'folder.py'}"
+    _call("aco.py", config, f"--config.data.path={cell.data}", f"--workdir={workdir}", *changed)
+
+
+def _take_start(start: Cell, workdir: Path) -> None:
+    """A new workdir with what the run of the supervised stages has learned; they are run if they were not yet."""
+    source = workdir.parent / start.name
+    if not (source / "summary.json").is_file():
+        _train(start, source)
+    unfinished = workdir.with_name(f"{workdir.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for part in ("tokenizer", "checkpoints"):
+        shutil.copytree(source / part, unfinished / part)
+    shutil.copy2(source / progress.FILE, unfinished / progress.FILE)
+    unfinished.rename(workdir)
 
 
 def _call(launcher: str, *arguments: str) -> str:

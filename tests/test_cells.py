@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ablate
 import cells
 import results
 from aco_jax.data.records import InputError
@@ -42,3 +43,30 @@ def test_a_run_that_fails_is_named_and_leaves_no_file(tmp_path: Path, monkeypatc
     with pytest.raises(InputError, match=r"aco\.py .*exit code 2: aco\.py: .*nowhere"):
         cells.run([cell], tmp_path / "out", "valid")
     assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_a_cell_goes_on_from_the_supervised_stages_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(cells.HERE.parent))
+    start = tmp_path / "nowhere-start-0"
+    for name in ("tokenizer/layout.json", "checkpoints/8/state", "metrics.jsonl", "summary.json", "relations.csv"):
+        (start / name).parent.mkdir(parents=True, exist_ok=True)
+        (start / name).write_text(name)
+    cell = cells.Cell(tmp_path / "nowhere", 0, "no sharing", {}, start={})
+    with pytest.raises(InputError, match="nowhere"):
+        cells.run([cell], tmp_path, "valid")
+    taken = tmp_path / cell.name
+    assert sorted(str(path.relative_to(taken)) for path in taken.rglob("*") if path.is_file()) == [
+        "checkpoints/8/state",
+        "metrics.jsonl",
+        "tokenizer/layout.json",
+    ]
+    (taken / "metrics.jsonl").write_text("more")
+    with pytest.raises(InputError, match="nowhere"):
+        cells.run([cell], tmp_path, "valid")
+    assert (taken / "metrics.jsonl").read_text() == "more"
+
+
+def test_a_change_that_names_no_value_is_an_error() -> None:
+    assert ablate.changes(["train.rounds=6", "a.b=c=d"]) == {"train.rounds": "6", "a.b": "c=d"}
+    with pytest.raises(InputError, match=r"--change=train\.rounds: expected NAME=VALUE"):
+        ablate.changes(["train.rounds"])
