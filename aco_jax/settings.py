@@ -37,7 +37,7 @@ class RunConfig:
 
     pretrain_rounds: int = bounded(8, 0)
     pretrain_steps: int = bounded(24, 1)  # steps a supervised round
-    pretrain_batch: int = bounded(32, 1)  # examples a step, of all replicas together
+    pretrain_batch: int = bounded(16, 1)  # examples a step, of all replicas together
     pretrain_rate: float = bounded(3e-3, 0, 1)
     rounds: int = bounded(12, 0)
     merge_every: int = bounded(4, 1)

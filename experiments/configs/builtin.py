@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     config.train = train = ConfigDict()
     train.pretrain_rounds = 8  # rounds of supervised start before any play
     train.pretrain_steps = 24  # steps a supervised round
-    train.pretrain_batch = 32  # examples a step, of all replicas together
+    train.pretrain_batch = 16  # examples a step, of all replicas together
     train.pretrain_rate = 3e-3  # highest learning rate of the supervised start; cosine to 0
     train.rounds = 12  # rounds of prepare, play, learn, merge
     train.merge_every = 4  # local steps a round
