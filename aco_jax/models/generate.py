@@ -13,9 +13,10 @@ from aco_jax.models import transformer
 from aco_jax.types import Params
 
 Rule = Callable[[chex.Array, chex.Array], chex.Array]  # tokens so far [B, T], position [] -> may be next [B or 1, V]
+Limit = Callable[[chex.Array], chex.Array]  # log-probabilities [B, V], NEVER where not allowed -> kept [B, V]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "bos", "eos", "length"))
+@functools.partial(jax.jit, static_argnames=("config", "bos", "eos", "length", "top_k", "samples"))
 def generate(
     params: Params,
     config: transformer.Config,
@@ -28,6 +29,9 @@ def generate(
     temperature: float | chex.Array = 1.0,
     allowed: chex.Array | None = None,
     prefix: chex.Array | None = None,
+    top_k: int | None = None,
+    top_p: float | chex.Array | None = None,
+    samples: int = 1,
 ) -> tuple[chex.Array, chex.Array]:
     """Samples a continuation of each source, token by token.
 
@@ -40,24 +44,60 @@ def generate(
       temperature: 0 takes the likeliest token (Gumbel-max with scaled noise, Gumbel 1954).
       allowed: [B, V] or [B, length, V] bool (axes of size 1 broadcast), the only tokens that may be sampled.
       prefix: [B, P] tokens the result begins with, padding on the right; its length may differ by row.
+      top_k: only the k likeliest of the allowed tokens are sampled (Fan 2018), and their equals.
+      top_p: of those, only the fewest that hold this share of the probability at `temperature` (Holtzman 2020).
+      samples: continuations of each row, one after the other: B is then B x samples in the result.
 
     Returns:
       tokens [B, length], prefix and eos included, and log_prob [B] in nats, the sum over the sampled tokens (not
       the prefix) at temperature 1, relative to the allowed ones: what `transformer.sequence_log_prob` says of them.
     """
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k {top_k}, expected at least 1")
     if allowed is not None and allowed.ndim == 2:
         allowed = allowed[:, None]
+    if samples > 1:
+        source, prefix, allowed = (
+            x if x is None or x.shape[0] == 1 else jnp.repeat(x, samples, axis=0) for x in (source, prefix, allowed)
+        )
+    limit = None
+    if top_k is not None or top_p is not None:
+        limit = functools.partial(likeliest, top_k=top_k, top_p=top_p, temperature=temperature)
     if bos is not None:
-        return sample(params, config, source, bos, eos, length, key, temperature, _rule(allowed), prefix)
+        return sample(params, config, source, bos, eos, length, key, temperature, _rule(allowed), prefix, limit)
     if prefix is None:
         raise ValueError("without bos a prefix has to begin the rows")
     if allowed is not None and allowed.shape[1] > 1:
         allowed = allowed[:, 1:]
     first = prefix[:, 0].astype(jnp.int32)
     tokens, log_prob = sample(
-        params, config, source, first, eos, length - 1, key, temperature, _rule(allowed), prefix[:, 1:]
+        params, config, source, first, eos, length - 1, key, temperature, _rule(allowed), prefix[:, 1:], limit
     )
     return jnp.concatenate([first[:, None], tokens], axis=1), log_prob
+
+
+def likeliest(
+    log_probs: chex.Array,
+    top_k: int | None = None,
+    top_p: float | chex.Array | None = None,
+    temperature: float | chex.Array = 1.0,
+) -> chex.Array:
+    """Log-probabilities [.., V] -> bool [.., V], the tokens that `top_k` and then `top_p` keep, at least one.
+
+    Equal tokens are kept together. At temperature 0 the nucleus is the likeliest token.
+    """
+    kept = jnp.ones(log_probs.shape, bool)
+    if top_k is not None:
+        least = jax.lax.top_k(log_probs, min(top_k, log_probs.shape[-1]))[0][..., -1:]
+        kept = log_probs >= least
+    if top_p is None:
+        return kept
+    tempered = jnp.where(kept, log_probs, transformer.NEVER) / jnp.maximum(temperature, 1e-6)
+    p = jax.nn.softmax(tempered, axis=-1)
+    falling = -jnp.sort(-p, axis=-1)
+    before = jnp.cumsum(falling, axis=-1) - falling
+    inside = jnp.maximum(jnp.sum(before < top_p, axis=-1, keepdims=True), 1)
+    return kept & (p >= jnp.take_along_axis(falling, inside - 1, axis=-1))
 
 
 def sample(
@@ -71,6 +111,7 @@ def sample(
     temperature: float | chex.Array,
     rule: Rule | None,
     prefix: chex.Array | None = None,
+    limit: Limit | None = None,
 ) -> tuple[chex.Array, chex.Array]:
     """`generate` where what may come next is a rule of what was written, for use within a jitted function.
 
@@ -92,7 +133,8 @@ def sample(
         index, token, cache, done, tokens, total = carry
         log_probs, cache = transformer.step(params, config, token, index, cache)
         noise = jax.random.gumbel(jax.random.fold_in(key, index), log_probs.shape)
-        sampled, log_prob = _choose(log_probs, temperature * noise, None if rule is None else rule(tokens, index), pad)
+        may = None if rule is None else rule(tokens, index)
+        sampled, log_prob = _choose(log_probs, temperature * noise, may, limit, pad)
         given = forced[:, index]
         token = jnp.where(done, pad, jnp.where(given > pad, given, sampled))
         total = total + jnp.where(done | (given > pad), 0.0, log_prob)
@@ -122,14 +164,17 @@ def _at(allowed: chex.Array, tokens: chex.Array, index: chex.Array) -> chex.Arra
 
 
 def _choose(
-    log_probs: chex.Array, noise: chex.Array, allowed: chex.Array | None, pad: int
+    log_probs: chex.Array, noise: chex.Array, allowed: chex.Array | None, limit: Limit | None, pad: int
 ) -> tuple[chex.Array, chex.Array]:
     """Log-probabilities [B, V] -> the chosen token and its log-probability among the allowed ones, [B] each."""
     scores = log_probs + noise
     if allowed is not None:
-        log_probs = log_probs - jax.nn.logsumexp(
-            jnp.where(allowed, log_probs, transformer.NEVER), axis=-1, keepdims=True
-        )
+        held = jnp.where(allowed, log_probs, transformer.NEVER)
+        log_probs = log_probs - jax.nn.logsumexp(held, axis=-1, keepdims=True)
         scores = jnp.where(allowed, scores, transformer.NEVER)
-    token = jnp.argmax(scores[:, pad + 1 :], axis=-1).astype(jnp.int32) + (pad + 1)  # padding is never sampled
+    first = pad + 1  # padding is never sampled
+    if limit is not None:
+        may = log_probs if allowed is None else jnp.where(allowed, log_probs, transformer.NEVER)
+        scores = scores.at[:, first:].set(jnp.where(limit(may[:, first:]), scores[:, first:], transformer.NEVER))
+    token = jnp.argmax(scores[:, first:], axis=-1).astype(jnp.int32) + first
     return token, jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]

@@ -112,6 +112,70 @@ def test_samples_follow_the_distribution(params):
     np.testing.assert_allclose(found, p / p.sum(), atol=0.03)
 
 
+def kept_by_hand(log_p, top_k, top_p, temperature):
+    """One row at a time: the k likeliest, then the fewest of those that hold the share."""
+    order = np.argsort(-log_p, kind="stable")[: top_k or len(log_p)]
+    weight = np.exp(np.asarray(log_p[order], np.float64) / temperature)
+    held, kept = 0.0, []
+    for place, token in enumerate(order):
+        if top_p is not None and place and held >= top_p:
+            break
+        kept.append(token)
+        held += weight[place] / weight.sum()
+    return np.isin(np.arange(len(log_p)), kept)
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 5, 50])
+@pytest.mark.parametrize("top_p", [None, 0.0, 0.3, 0.9])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_what_top_k_and_top_p_keep(top_k, top_p, temperature):
+    log_p = jax.nn.log_softmax(2 * jax.random.normal(jax.random.key(1), (6, 20)))
+    found = generate.likeliest(log_p, top_k, top_p, temperature)
+    expected = [kept_by_hand(np.asarray(row), top_k, top_p, temperature) for row in log_p]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_equal_tokens_are_kept_together_and_cold_is_greedy():
+    log_p = jnp.log(jnp.array([[0.4, 0.2, 0.2, 0.2]]))
+    np.testing.assert_array_equal(generate.likeliest(log_p, top_k=2), [[True, True, True, True]])
+    np.testing.assert_array_equal(generate.likeliest(log_p, top_p=0.9, temperature=0.0), [[True, False, False, False]])
+
+
+def test_samples_within_limits_follow_the_renormalised_distribution(params):
+    """Several samples of two sources, the fewest of the five likeliest that hold 0.8, at temperature 1.5."""
+    allowed = jnp.ones((1, 20), bool).at[:, 7].set(False)
+    tokens, log_prob = run(
+        *(params, CONFIG, SOURCE[:2]),
+        length=1,
+        allowed=allowed,
+        prefix=None,
+        samples=4000,
+        top_k=5,
+        top_p=0.8,
+        temperature=1.5,
+    )
+    assert tokens.shape == (8000, 1)
+    memory = encode(params, CONFIG, SOURCE[:2])
+    log_p = np.array(log_probs(params, CONFIG, jnp.ones((2, 1), jnp.int32), memory, SOURCE[:2])[:, 0])
+    log_p[:, 7] = -1e9
+    np.testing.assert_allclose(
+        log_prob.reshape(2, -1),
+        np.take_along_axis(log_p - np.log(np.exp(log_p).sum(1, keepdims=True)), np.asarray(tokens).reshape(2, -1), 1),
+        atol=1e-4,
+    )
+    log_p[:, 0] = -1e9  # padding is never sampled
+    for row, drawn in zip(log_p, np.asarray(tokens).reshape(2, -1), strict=True):
+        p = np.where(kept_by_hand(row, 5, 0.8, 1.5), np.exp(row / 1.5), 0)
+        np.testing.assert_allclose(np.bincount(drawn, minlength=20) / 4000, p / p.sum(), atol=0.03)
+
+
+def test_top_k_of_one_is_greedy_and_less_is_an_error(params):
+    greedy, _ = run(params, temperature=0.0)
+    np.testing.assert_array_equal(run(params, top_k=1)[0], greedy)
+    with pytest.raises(ValueError, match="top_k 0, expected at least 1"):
+        run(params, top_k=0)
+
+
 ROTARY = {"position": "rotary", "norm": "scaled_rms", "activation": "silu", "gated": True, "embedding_scale": False}
 ARCHITECTURES = {
     "relative": {"position": "relative", "buckets": 4, "reach": 6, "attention_scale": False, "source_match": False},
