@@ -26,11 +26,14 @@ CONFIG = actor.Config(
     special=SPECIAL,
     reason_length=5,
 )
+act = jax.jit(actor.act, static_argnums=1)
+loss = jax.jit(actor.loss, static_argnums=1)
+gradient = jax.jit(jax.grad(lambda params, *given: actor.loss(params, *given)[0]), static_argnums=1)
 
 
 @pytest.fixture(scope="module")
 def params() -> chex.ArrayTree:
-    return actor.init(jax.random.key(0), CONFIG)
+    return jax.jit(actor.init, static_argnums=1)(jax.random.key(0), CONFIG)
 
 
 def make_batch(params: chex.ArrayTree) -> actor.Batch:
@@ -47,7 +50,7 @@ def make_batch(params: chex.ArrayTree) -> actor.Batch:
         mu=jnp.array([0.5, 0.25, 0.5]),
         advantage=jnp.array([1.0, -0.5, 0.2]),
         q=jnp.array([[1.0, 0, 0, 0], [0, 9, 2, 1], [0, 1, 9, 9]]),
-        old_log_pi=actor.act(params, CONFIG, factors, valid),
+        old_log_pi=act(params, CONFIG, factors, valid),
         mask=jnp.array([True, True, False]),
         reason_source=source,
         reason=jnp.array([[TEXT, TEXT + 1, SPECIAL.eos, 0, 0], [TEXT + 6, SPECIAL.eos, 0, 0, 0]]),
@@ -64,7 +67,7 @@ def test_state_tokens_are_distinct_for_each_factor_and_value() -> None:
 
 def test_policy_is_normalised_over_valid_actions(params: chex.ArrayTree) -> None:
     batch = make_batch(params)
-    pi = np.exp(np.asarray(actor.act(params, CONFIG, batch.factors, batch.valid), np.float64))
+    pi = np.exp(np.asarray(act(params, CONFIG, batch.factors, batch.valid), np.float64))
     np.testing.assert_allclose(pi.sum(axis=1), 1, rtol=1e-5)
     assert (pi[~np.asarray(batch.valid)] == 0).all()
 
@@ -78,8 +81,8 @@ def test_gradient_is_that_of_the_enumerated_expectation(params: chex.ArrayTree) 
         pi = jnp.exp(actor.act(p, config, batch.factors, batch.valid))
         return -jnp.sum(jnp.sum(pi * jnp.where(batch.valid, batch.q, 0), axis=1) * batch.mask) / 2
 
-    ours = jax.grad(lambda p: actor.loss(p, config, batch, 0.0)[0])(params)
-    chex.assert_trees_all_close(ours, jax.grad(expected)(params), atol=1e-5)
+    ours = gradient(params, config, batch, 0.0)
+    chex.assert_trees_all_close(ours, jax.jit(jax.grad(expected))(params), atol=1e-5)
 
 
 def test_sampled_part_is_ratio_times_advantage(params: chex.ArrayTree) -> None:
@@ -95,21 +98,21 @@ def test_sampled_part_is_ratio_times_advantage(params: chex.ArrayTree) -> None:
             terms.append(-jax.lax.stop_gradient(ratio) * batch.advantage[row] * taken)
         return (terms[0] + terms[1]) / 2
 
-    ours = jax.grad(lambda p: actor.loss(p, config, batch, 0.0)[0])(params)
-    chex.assert_trees_all_close(ours, jax.grad(by_hand)(params), atol=1e-5)
+    ours = gradient(params, config, batch, 0.0)
+    chex.assert_trees_all_close(ours, jax.jit(jax.grad(by_hand))(params), atol=1e-5)
 
 
 def test_kl_is_zero_at_the_old_policy_and_its_weight_holds_back(params: chex.ArrayTree) -> None:
     batch = make_batch(params)
-    assert float(actor.loss(params, CONFIG, batch, 1.0)[1]["kl"]) == pytest.approx(0, abs=1e-6)
+    assert float(loss(params, CONFIG, batch, 1.0)[1]["kl"]) == pytest.approx(0, abs=1e-6)
 
     def drift(kl_weight: float) -> float:
         state, moved = optax.adam(3e-3).init(params), params
         for _ in range(15):
-            grads = jax.grad(lambda p: actor.loss(p, CONFIG, batch, kl_weight)[0])(moved)
+            grads = gradient(moved, CONFIG, batch, kl_weight)
             updates, state = optax.adam(3e-3).update(grads, state)
             moved = optax.apply_updates(moved, updates)
-        return float(actor.loss(moved, CONFIG, batch, kl_weight)[1]["kl"])
+        return float(loss(moved, CONFIG, batch, kl_weight)[1]["kl"])
 
     assert drift(10.0) < drift(0.0)
 
@@ -120,14 +123,14 @@ def test_learns_the_best_valid_action(params: chex.ArrayTree) -> None:
 
     @jax.jit
     def step(p, state):
-        grads = jax.grad(lambda x: actor.loss(x, CONFIG, batch, 0.0)[0])(p)
+        grads = gradient(p, CONFIG, batch, 0.0)
         updates, state = optimiser.update(grads, state)
         return optax.apply_updates(p, updates), state
 
     state = optimiser.init(params)
     for _ in range(40):
         params, state = step(params, state)
-    log_pi = actor.act(params, CONFIG, batch.factors, batch.valid)
+    log_pi = act(params, CONFIG, batch.factors, batch.valid)
     np.testing.assert_array_equal(jnp.argmax(log_pi, axis=1)[:2], [0, 2])
 
 
@@ -144,12 +147,13 @@ def test_reason_tokens_get_the_gradient_of_their_advantage(params: chex.ArrayTre
     config = dataclasses.replace(CONFIG, exact_weight=0.0, entropy_weight=0.0, reason_weight=1.0)
     batch = dataclasses.replace(make_batch(params), advantage=jnp.zeros(3))
 
+    @jax.jit
     def log_prob(p: chex.ArrayTree) -> chex.Array:
         allowed = actor._facts(CONFIG, batch.reason_source)
         value, _ = transformer.sequence_log_prob(p, MODEL, batch.reason_source, batch.reason, allowed)
         return jnp.sum(value, axis=1)
 
     before = log_prob(params)
-    grads = jax.grad(lambda p: actor.loss(p, config, batch, 0.0)[0])(params)
+    grads = gradient(params, config, batch, 0.0)
     after = log_prob(jax.tree.map(lambda p, g: p - 0.05 * g, params, grads))
     assert float(after[0] - after[1]) > float(before[0] - before[1])
