@@ -350,12 +350,18 @@ def _candidates(record: np.ndarray, seen: np.ndarray, validity: np.ndarray) -> C
 
 
 def _folds(problem: Problem, state: State, config: Config) -> np.ndarray:
-    """Both directions of a believed pair share a fold: else one direction would tell the other's answer."""
+    """Both directions of a believed pair share a fold: else one direction would tell the other's answer.
+
+    Lists [R] go with the record that has several partners, where there is one.
+    """
     rng = np.random.default_rng([int(state.seed), int(state.round)])
     fold = rng.integers(0, config.folds, problem.size)
-    target = np.asarray(state.target)
-    partner = problem.record[np.arange(len(target)), np.maximum(target, 0)]
-    return fold[np.where(target >= 0, np.minimum(problem.anchor, partner), problem.anchor)].astype(np.int32)
+    rows, target = np.arange(len(problem.anchor)), np.asarray(state.target)
+    slot = np.maximum(target, 0)
+    partner, several = problem.record[rows, slot], partners(problem, state, rows, config).sum(axis=1) > 1
+    theirs = several[problem.reverse[rows, slot]]
+    key = np.where(several, problem.anchor, np.where(theirs, partner, np.minimum(problem.anchor, partner)))
+    return fold[np.where(target >= 0, key, problem.anchor)].astype(np.int32)
 
 
 def _pair_posterior(

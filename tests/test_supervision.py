@@ -99,6 +99,26 @@ def test_where_one_table_repeats_the_other_side_says_how_likely_a_pair_is(repeat
         np.testing.assert_allclose(state.posterior[pair], odds / (1 + odds), atol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("first", ["once", "twice"])
+def test_both_directions_of_every_believed_pair_share_a_fold(first, seed):
+    """Also where a record has several partners, in whichever table they are."""
+    rows = [f"item {k} code{k}{k}{k}" for k in range(4)]
+    tables = {"once": rows, "twice": [r for r in rows for _ in range(2)]}
+    frames = {
+        name: pd.DataFrame({"id": [str(k) for k in range(len(tables[name]))], "name": tables[name]})
+        for name in sorted(tables, key=lambda name: name != first)
+    }
+    dataset = records.from_frames(frames)
+    index = evidence.fit(dataset)
+    problem = supervision.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    gold = {(a, b) for a, b in map(tuple, problem.pair.tolist()) if dataset.text(a) == dataset.text(b)}
+    state = supervision.update(problem, supervision.init(problem, seed), logits_of(problem, gold))
+    assert likely(problem, state) == gold
+    fold = dict(zip(problem.anchor.tolist(), state.fold.tolist(), strict=True))
+    assert all(fold[a] == fold[b] for a, b in gold)
+
+
 def test_all_partners_are_hidden_together(repeated):
     problem, gold = repeated
     state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold))
