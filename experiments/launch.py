@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
+
+import compilation
+
+os.environ["XLA_FLAGS"] = compilation.fast_flags(os.environ.get("XLA_FLAGS", ""))
 
 from aco_jax import configuration
 from aco_jax.data.records import InputError

@@ -12,17 +12,16 @@ from pathlib import Path
 import jax
 import pytest
 
+import compilation
 from aco_jax import configuration
 from aco_jax.data import catalogue
 from aco_jax.settings import TrainConfig
 
 _FAKE_DEVICES = "--xla_force_host_platform_device_count"
 
-# Tests compile much and run little; a flag that its XLA does not know would end the process.
-_FAST = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
-_FLAGS = ("--xla_backend_optimization_level=0", _FAST, f"{_FAKE_DEVICES}=4")
+_FLAGS = ("--xla_backend_optimization_level=0", f"{_FAKE_DEVICES}=4")  # tests compile much and run little
 if _FAKE_DEVICES not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
+    os.environ["XLA_FLAGS"] = compilation.fast_flags(" ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip())
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+import compilation
 from aco_jax import configuration, settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
@@ -158,3 +159,17 @@ def test_a_folder_has_the_settings_of_the_built_in_catalogues():
     builtin, folder = config_of("builtin"), config_of("folder")
     del builtin.data, folder.data
     assert builtin == folder
+
+
+@pytest.mark.parametrize(
+    ("jaxlib", "given", "expected"),
+    [
+        ("0.10.2", "", "--xla_cpu_use_fusion_emitters=false"),
+        ("0.10.2", "--xla_a=1", "--xla_a=1 --xla_cpu_use_fusion_emitters=false"),
+        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
+        ("0.12.0", "--xla_a=1", "--xla_a=1"),
+    ],
+)
+def test_fast_compilation_only_where_jaxlib_knows_the_flag(monkeypatch, jaxlib, given, expected):
+    monkeypatch.setattr(compilation.metadata, "version", lambda _: jaxlib)
+    assert compilation.fast_flags(given) == expected
