@@ -129,7 +129,8 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             length=sizes.query_length,
         ),
         ranker=ranker.Config(
-            model=rewriter.smaller(full), judge=judge.Config(columns=evidence.JUDGED, relations=relations)
+            model=rewriter.smaller(full),
+            judge=judge.Config(columns=evidence.JUDGED, witness=evidence.WITNESS, relations=relations),
         ),
         reward=reward.Config(model=text, evidence_size=len(evidence.NAMES), relations=relations),
         critic=critic.Config(factor_sizes=bins.factor_sizes, actions=bins.action_count, discount=walk.discount),

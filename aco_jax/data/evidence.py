@@ -48,6 +48,8 @@ NAMES = FACTS + VIEW
 JUDGED = tuple(range(len(FACTS))) + tuple(
     len(FACTS) + VIEW.index(name) for name in ("margin", "reverse margin", "own repeats", "other repeats", "direction")
 )
+# Amounts are no part of the text that chooses the first believed pairs.
+WITNESS = tuple(FACTS.index(name) for name in ("price ratio", "price equal", "price missing"))
 WORD = re.compile(r"\w+")
 CHUNK = 20_000  # pairs whose sparse rows are held at a time
 

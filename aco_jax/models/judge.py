@@ -3,6 +3,10 @@
 Its members are one tree with a leading axis E. `fit` trains all of them in one jitted scan, each on the lists
 that its fold leaves it, with items of the evidence dropped at random: what chose the believed pairs must not
 be all that a member can read.
+
+A witness is a second network on the items that had no part in that choice. It learns apart from the rest how much more
+often a partner than another candidate looks like this; beside the text it would be given no weight, for what was
+believed is a function of the text.
 """
 
 from __future__ import annotations
@@ -27,9 +31,11 @@ class Config:
     """Sizes and training of the judge."""
 
     columns: tuple[int, ...]  # the items of evidence it reads
+    witness: tuple[int, ...] = ()  # the items that the witness reads
     relations: int = 1  # Y
     members: int = 4  # E
     widths: tuple[int, int] = (64, 32)
+    witness_widths: tuple[int, int] = (16, 8)
     dropped: float = 0.2  # share of evidence items dropped, by list, in training
     learning_rate: float = 3e-3  # at the start; cosine decay to 0
     weight_decay: float = 1e-2
@@ -39,26 +45,23 @@ class Config:
 
 @partial(jax.jit, static_argnames="config")
 def init(key: chex.PRNGKey, config: Config) -> Params:
-    """{'hidden', 'middle', 'out'}: each {'kernel' [E, .., ..], 'bias' [E, ..]}."""
-    sizes = (len(config.columns), *config.widths, config.relations)
-    shapes = list(pairwise(sizes))
-    stops = np.cumsum([inputs * outputs for inputs, outputs in shapes])
-    drawn = jnp.split(jax.random.normal(key, (config.members, stops[-1])), stops[:-1], axis=1)
-    spread = {"hidden": 1.0, "middle": 1.0, "out": 0.3}
+    """{'network', 'witness'}: each {'hidden', 'middle', 'out'} of {'kernel' [E, .., ..], 'bias' [E, ..]}."""
+    network, witness = jax.random.split(key)
+    relations = config.relations
     return {
-        name: {
-            "kernel": scale / np.sqrt(inputs) * part.reshape(-1, inputs, outputs),
-            "bias": jnp.zeros((config.members, outputs)),
-        }
-        for (name, scale), (inputs, outputs), part in zip(spread.items(), shapes, drawn, strict=True)
+        "network": _network_init(network, config.members, (len(config.columns), *config.widths, relations)),
+        "witness": _network_init(witness, config.members, (len(config.witness), *config.witness_widths, relations)),
     }
 
 
 @partial(jax.jit, static_argnames="config")
 def member_scores(params: Params, config: Config, evidence: chex.Array) -> chex.Array:
-    """Evidence [.., K, F] -> logits [E, .., K, Y]."""
-    read = evidence[..., np.array(config.columns)]
-    return jax.vmap(_network, (0, None))(params, read)
+    """Evidence [.., K, F] -> logits [E, .., K, Y]: what the network says and, as odds multiply, the witness."""
+
+    def score(member: Params) -> jax.Array:
+        return _judgement(member, config, evidence) + _testimony(member, config, evidence)
+
+    return jax.vmap(score)(params)
 
 
 @partial(jax.jit, static_argnames=("config", "folds"))
@@ -79,22 +82,41 @@ def held_out(scores: chex.Array, fold: chex.Array, folds: int = 2) -> jax.Array:
 
 
 def loss(member: Params, config: Config, candidates: Candidates, belief: Belief, keep: chex.Array) -> jax.Array:
-    """Listwise softmax with NULL of one member: -log p(a believed partner), or -log p(NULL) where there is none.
+    """The network's loss and the witness's, of one member: their parameters and gradients are apart.
 
-    candidates, belief: leaves [B, M + 1, K, ..]; several believed partners share the probability.
-    keep [B, 1, 1, F']: 0 drops an item of evidence. Relations are separate softmaxes; the loss is their mean.
+    The network's is a listwise softmax with NULL: -log p(a believed partner), or -log p(NULL) where there is none;
+    several believed partners share the probability. The witness's is logistic, partners against other candidates of
+    their lists at equal weight, so that its logit is the log ratio of the two densities (Qin 1998, Inferences for
+    Case-Control and Semiparametric Two-Sample Density Ratio Models).
+
+    candidates, belief: leaves [B, M + 1, K, ..]; keep [B, 1, 1, F']: 0 drops an item of evidence from the network.
+    Relations are separate; the loss is their mean.
     """
-    read = candidates.evidence[..., np.array(config.columns)] * keep
-    scores = _network(member, read)
-    rows = scores.shape[0]
-    flat = scores.reshape(rows, -1, config.relations)
-    known = ((candidates.record >= 0) & (belief.relation >= UNRELATED)).reshape(rows, -1, 1)
-    stated = belief.relation.reshape(rows, -1, 1) == 1 + jnp.arange(config.relations)[None, None]
-    null = jnp.zeros((rows, 1, config.relations))
-    total = jax.nn.logsumexp(jnp.concatenate([jnp.where(known, flat, -1e9), null], axis=1), axis=1)
-    related = known & stated
-    right = jnp.where(related.any(axis=1), jax.nn.logsumexp(jnp.where(related, flat, -1e9), axis=1), 0.0)
-    return jnp.mean(jnp.mean(total - right, axis=1))
+    shape = (candidates.record.shape[0], -1, config.relations)
+    known = ((candidates.record >= 0) & (belief.relation >= UNRELATED)).reshape(*shape[:2], 1)
+    stated = belief.relation.reshape(*shape[:2], 1) == 1 + jnp.arange(config.relations)[None, None]
+    related, other = known & stated, known & ~stated
+    chosen = _choice(_judgement(member, config, candidates.evidence, keep).reshape(shape), known, related)
+    return chosen + _ratio(_testimony(member, config, candidates.evidence).reshape(shape), related, other)
+
+
+def _choice(scores: chex.Array, known: chex.Array, related: chex.Array) -> jax.Array:
+    """Mean over lists of -log p(partner or NULL), for scores [B, n, Y], known [B, n, 1] and related [B, n, Y] bool."""
+    null = jnp.zeros((scores.shape[0], 1, scores.shape[2]))
+    total = jax.nn.logsumexp(jnp.concatenate([jnp.where(known, scores, -1e9), null], axis=1), axis=1)
+    right = jnp.where(related.any(axis=1), jax.nn.logsumexp(jnp.where(related, scores, -1e9), axis=1), 0.0)
+    return jnp.mean(total - right)
+
+
+def _ratio(logits: chex.Array, related: chex.Array, other: chex.Array) -> jax.Array:
+    """Mean over lists that have both of the logistic loss of partners and of others, each a half; all [B, n, Y]."""
+
+    def mean(losses: jax.Array, mask: chex.Array) -> jax.Array:
+        return jnp.sum(losses * mask, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
+
+    both = related.any(axis=1) & other.any(axis=1)
+    losses = (mean(jax.nn.softplus(-logits), related) + mean(jax.nn.softplus(logits), other)) / 2
+    return jnp.sum(losses * both) / jnp.maximum(jnp.sum(both), 1)
 
 
 def fit(
@@ -149,6 +171,28 @@ def _fit(
     start = (params, jax.vmap(optimiser.init)(params))
     (params, _), losses = jax.lax.scan(step, start, (rows, jax.random.split(key, config.steps)))
     return params, losses
+
+
+def _network_init(key: chex.PRNGKey, members: int, sizes: tuple[int, ...]) -> Params:
+    shapes = list(pairwise(sizes))
+    stops = np.cumsum([inputs * outputs for inputs, outputs in shapes])
+    drawn = jnp.split(jax.random.normal(key, (members, stops[-1])), stops[:-1], axis=1)
+    spread = {"hidden": 1.0, "middle": 1.0, "out": 0.3}
+    return {
+        name: {
+            "kernel": scale / np.sqrt(max(inputs, 1)) * part.reshape(members, inputs, outputs),
+            "bias": jnp.zeros((members, outputs)),
+        }
+        for (name, scale), (inputs, outputs), part in zip(spread.items(), shapes, drawn, strict=True)
+    }
+
+
+def _judgement(member: Params, config: Config, evidence: chex.Array, keep: chex.Numeric = 1.0) -> jax.Array:
+    return _network(member["network"], evidence[..., np.array(config.columns, int)] * keep)
+
+
+def _testimony(member: Params, config: Config, evidence: chex.Array) -> jax.Array:
+    return _network(member["witness"], evidence[..., np.array(config.witness, int)])
 
 
 def _network(member: Params, x: chex.Array) -> jax.Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from aco_jax.models import judge
 from aco_jax.types import Belief, Candidates
 
-CONFIG = judge.Config(columns=(0, 2), members=2, widths=(8, 8), dropped=0.0, learning_rate=3e-2, steps=60, batch=16)
+CONFIG = judge.Config(
+    columns=(0,), witness=(2,), members=2, widths=(8, 8), dropped=0.0, learning_rate=3e-2, steps=60, batch=16
+)
 
 
 def batch(rows: int = 40) -> tuple[Candidates, Belief]:
@@ -31,15 +35,45 @@ def one(tree, rows):
     return jax.tree.map(lambda x: x[rows], tree)
 
 
-def test_loss_is_the_negative_log_softmax_with_null():
+def silent(params, part):
+    """The same judge, one of its two parts saying nothing."""
+    return params | {part: jax.tree.map(jnp.zeros_like, params[part])}
+
+
+def test_loss_is_the_negative_log_softmax_with_null_and_the_logistic_loss_of_the_witness():
     candidates, belief = batch()
     params = judge.init(jax.random.key(0), CONFIG)
-    member = one(params, 0)
-    score = np.asarray(judge.member_scores(params, CONFIG, candidates.evidence))[0, :2, 0, :2, 0].astype(np.float64)
-    total = np.log(1 + np.exp(score).sum(axis=1))
-    expected = np.mean([total[0] - score[0, 1], total[1]])
-    found = judge.loss(member, CONFIG, one(candidates, slice(2)), one(belief, slice(2)), jnp.ones((2, 1, 1, 2)))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    network, witness = (
+        np.asarray(judge.member_scores(silent(params, part), CONFIG, candidates.evidence), np.float64)[0, :2, 0, :2, 0]
+        for part in ("witness", "network")
+    )
+    total = np.log(1 + np.exp(network).sum(axis=1))
+    chosen = np.mean([total[0] - network[0, 1], total[1]])
+    partner, other = witness[0, 1], witness[0, 0]  # the second list has no partner to tell apart
+    ratio = (np.log1p(np.exp(-partner)) + np.log1p(np.exp(other))) / 2
+    few = one(candidates, slice(2)), one(belief, slice(2))
+    found = judge.loss(one(params, 0), CONFIG, *few, jnp.ones((2, 1, 1, 1)))
+    np.testing.assert_allclose(found, chosen + ratio, rtol=1e-5)
+    both = judge.member_scores(params, CONFIG, candidates.evidence)[0, :2, 0, :2, 0]
+    np.testing.assert_allclose(both, network + witness, rtol=1e-4, atol=1e-6)
+
+
+def test_the_witness_learns_the_log_ratio_of_densities():
+    # Item 2 is N(1, 1) of partners and N(0, 1) of others: log ratio x - 1/2.
+    rng = np.random.default_rng(0)
+    candidates, belief = batch(4000)
+    related = np.asarray(belief.relation)[..., None] > 0
+    item = rng.normal(related[..., 0], 1.0)
+    evidence = np.where(np.arange(3) == 2, item[..., None], candidates.evidence).astype(np.float32)
+    candidates = dataclasses.replace(candidates, evidence=evidence)
+    config = dataclasses.replace(CONFIG, steps=400, batch=128)
+    start = judge.init(jax.random.key(0), config)
+    params, _ = judge.fit(start, config, candidates, belief, np.arange(4000) // 2 % 2, seed=0)
+    at = np.linspace(-1, 2, 7)
+    seen = np.zeros((7, 1, 1, 3), np.float32)
+    seen[..., 2] = at[:, None, None]
+    found = judge.member_scores(silent(params, "network"), config, jnp.asarray(seen)).mean(axis=0)[:, 0, 0, 0]
+    np.testing.assert_allclose(found, at - 0.5, atol=0.3)
 
 
 def test_held_out_uses_only_members_of_other_folds():
@@ -54,7 +88,7 @@ def test_fit_learns_and_the_same_seed_gives_the_same_bits():
     params, metrics = judge.fit(start, CONFIG, candidates, belief, fold, seed=3)
     again, _ = judge.fit(start, CONFIG, candidates, belief, fold, seed=3)
     jax.tree.map(np.testing.assert_array_equal, params, again)
-    assert metrics["judge_loss"] < 0.2
+    assert metrics["judge_loss"] < np.log(2) + 0.2  # item 2 tells the witness nothing
     score = np.asarray(judge.member_scores(params, CONFIG, candidates.evidence)).mean(axis=0)[:, 0, :2, 0]
     np.testing.assert_array_equal(score.max(axis=1) > 0, np.arange(40) % 2 == 0)
 
