@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -123,7 +124,8 @@ def _take_start(start: Cell, workdir: Path) -> None:
 
 def _call(launcher: str, *arguments: str) -> str:
     command = [sys.executable, str(HERE / launcher), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    plain = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}  # else the last line is about the filtering
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise InputError(f"{launcher} {' '.join(arguments)}: exit code {done.returncode}: {last}")

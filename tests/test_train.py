@@ -118,9 +118,13 @@ class Parts:
 @pytest.fixture(scope="module")
 def parts(shops: Path, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """Four replicas before their first round, and what they are to play."""
-    config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, replicas=4))
+    return make_parts(tiny, shops, tmp_path_factory.mktemp("desk"), replicas=4)
+
+
+def make_parts(tiny: TrainConfig, shops: Path, folder: Path, **changed: int) -> Parts:
+    config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, **changed))
     dataset = records.read_folder(shops, relations=SAME)
-    desk = train.open_desk(config, dataset, tmp_path_factory.mktemp("desk"))
+    desk = train.open_desk(config, dataset, folder)
     agents = settings.learner_config(config, dataset, desk.tokenizer)
     run = train.start(config, agents, desk)
     params = train.parameters(run, agents)
@@ -218,6 +222,15 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
         found = step(changed)
         different = {name for name in found if not np.array_equal(found[name], plain[name])}
         assert different == {own}
+
+
+def test_a_run_without_rewrites_learns_what_is_left(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
+    parts = make_parts(tiny, shops, tmp_path, replicas=1, rewrites=0)
+    state, batch = jax.tree.map(lambda x: x[0], parts.state), jax.tree.map(lambda x: x[0, 0], parts.material)
+    after, metrics = jax.jit(partial(learner.local_step, tables=parts.tables, config=parts.agents))(state, batch)
+    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+    moved = {name for name, x in after.averaged.params.items() if not np.array_equal(x, state.averaged.params[name])}
+    assert moved == set(after.averaged.params) - {"rewriter"}
 
 
 def test_the_shared_reward_reaches_every_agent_that_has_a_share(

@@ -144,9 +144,10 @@ def policy_loss(
       advantage: [B].
     """
     chex.assert_rank([source, written, advantage], [3, 3, 1])
+    if written.shape[1] == 0:  # nothing is rewritten
+        return jnp.zeros(())
     log_prob = subquery_log_prob(params, config, source, written)
-    each = jax.vmap(jax.vmap(policy_gradient.reinforce_loss, (0, None)))(log_prob, advantage)
-    return jnp.sum(each) / max(each.size, 1)  # there may be no subquery
+    return jnp.mean(jax.vmap(jax.vmap(policy_gradient.reinforce_loss, (0, None)))(log_prob, advantage))
 
 
 def subquery_log_prob(params: Params, config: Config, source: chex.Array, written: chex.Array) -> chex.Array:
