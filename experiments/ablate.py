@@ -18,7 +18,6 @@ from absl import flags
 
 import cells
 import launch
-from aco_jax.data.records import InputError
 
 SWITCHES: dict[str, cells.Overrides] = {
     "all": {},
@@ -39,7 +38,7 @@ APART = ("no agents", "no rewriting", "one replica")  # have supervised stages o
 def main() -> None:
     folders = [Path(folder) for folder in flags.FLAGS.data]
     names = flags.FLAGS.switches or list(SWITCHES)
-    everywhere = changes(flags.FLAGS.change)
+    everywhere = cells.changes(flags.FLAGS.change)
     wanted = [
         cells.Cell(folder, seed, name, {**everywhere, **SWITCHES[name]}, None if name in APART else everywhere)
         for name in dict.fromkeys(["all", *names])
@@ -55,14 +54,6 @@ def main() -> None:
                 for switch in ("all", name)
             }
             print(line(folder.name, name, runs["all"], runs[name]))
-
-
-def changes(fields: Sequence[str]) -> cells.Overrides:
-    """The fields of `--change`. Raises InputError where one is no NAME=VALUE."""
-    for field in fields:
-        if "=" not in field:
-            raise InputError(f"--change={field}: expected NAME=VALUE, as train.rounds=6")
-    return dict(field.split("=", 1) for field in fields)
 
 
 def line(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:

@@ -59,6 +59,25 @@ def run(cells: Iterable[Cell], out: Path, split: str) -> list[dict[str, Any]]:
     return results
 
 
+def changes(fields: Sequence[str]) -> Overrides:
+    """The fields of a flag `--change`. Raises InputError where one is no NAME=VALUE."""
+    for field in fields:
+        if "=" not in field:
+            raise InputError(f"--change={field}: expected NAME=VALUE, as train.rounds=6")
+    return dict(field.split("=", 1) for field in fields)
+
+
+BASELINES = f"{'mutual best':>13}{'one-to-one':>12}"
+
+
+def baselines(scores: Mapping[str, Any]) -> str:
+    """F1 of both baselines in the pairs that `scores` are of, in percent, under the heading BASELINES."""
+    return "".join(
+        f"{100 * scores['baselines'][method]['pairs']['f1']:>{width}.1f}"
+        for method, width in (("mutual best", 13), ("one-to-one", 12))
+    )
+
+
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation; that of a single value is not known."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan

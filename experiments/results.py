@@ -42,9 +42,7 @@ def main() -> None:
     folders = [Path(folder) for folder in flags.FLAGS.data]
     wanted = [cells.Cell(folder, seed, "all", {}) for folder in folders for seed in range(flags.FLAGS.seeds)]
     found = cells.run(wanted, Path(flags.FLAGS.out), flags.FLAGS.split)
-    print(
-        f"{'data':<18}{'ACO F1':>16}{'mutual best':>13}{'one-to-one':>12}{'weighted F1':>13}{'all no':>8}{'seconds':>9}"
-    )
+    print(f"{'data':<18}{'ACO F1':>16}{cells.BASELINES}{'weighted F1':>13}{'all no':>8}{'seconds':>9}")
     for folder in folders:
         print(line(folder.name, [cell for cell in found if cell["data"] == folder.name]))
     print(f"\n{'stage, first quarter to last':<34}{'first':>10}{'last':>10}{'change, 95% interval':>28}")
@@ -56,14 +54,11 @@ def line(name: str, runs: Sequence[dict[str, Any]]) -> str:
     """One data set: mean and standard deviation over the seeds, in percent."""
     scores = [run["scores"] for run in runs]
     mean, deviation = cells.spread([100 * score["pairs"]["f1"] for score in scores])
-    baselines = "".join(
-        f"{100 * scores[0]['baselines'][method]['pairs']['f1']:>{width}.1f}"
-        for method, width in (("mutual best", 13), ("one-to-one", 12))
-    )
     weighted = cells.spread([100 * score["weighted_f1"] for score in scores])[0]
     seconds = max(run["wall_seconds"] for run in runs)
     nothing = 100 * scores[0]["all_negative_weighted_f1"]
-    return f"{name:<18}{mean:>9.1f} ± {deviation:<4.1f}{baselines}{weighted:>13.1f}{nothing:>8.1f}{seconds:>9.0f}"
+    ours = f"{name:<18}{mean:>9.1f} ± {deviation:<4.1f}{cells.baselines(scores[0])}"
+    return f"{ours}{weighted:>13.1f}{nothing:>8.1f}{seconds:>9.0f}"
 
 
 def stage(name: str, runs: Sequence[dict[str, Any]]) -> str:

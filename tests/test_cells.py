@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import ablate
 import cells
 import results
 from aco_jax.data.records import InputError
@@ -67,6 +66,6 @@ def test_a_cell_goes_on_from_the_supervised_stages_of_another(tmp_path: Path, mo
 
 
 def test_a_change_that_names_no_value_is_an_error() -> None:
-    assert ablate.changes(["train.rounds=6", "a.b=c=d"]) == {"train.rounds": "6", "a.b": "c=d"}
+    assert cells.changes(["train.rounds=6", "a.b=c=d"]) == {"train.rounds": "6", "a.b": "c=d"}
     with pytest.raises(InputError, match=r"--change=train\.rounds: expected NAME=VALUE"):
-        ablate.changes(["train.rounds"])
+        cells.changes(["train.rounds"])

@@ -1,0 +1,148 @@
+"""What the defaults make of tables that are worse than the ones at hand: the same runs on changed copies of them.
+
+    python experiments/robustness.py --data=DIR,DIR --seeds=1 --out=runs/robustness [--changes=NAME,NAME]
+
+DIR holds tableA.csv and tableB.csv with their gold. A cell is one run of the main job and has one JSON file; the same
+command goes on where it stopped. `--change=train.rounds=0,train.pretrain_rounds=0` is the judge alone: a minute a cell
+on 2 cores instead of five.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from absl import flags
+
+import cells
+import launch
+from aco_jax.data import noise
+from aco_jax.data.records import InputError
+
+GOLD = ("train", "valid", "test", "matches")
+REPEATED, REMOVED, MISPLACED = 0.2, 1 / 3, 0.5  # shares of records, of records, of values
+STRENGTH = 0.5  # of the copies' rewording
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Two tables and the gold there is; all cells are text, '' where missing."""
+
+    left: pd.DataFrame
+    right: pd.DataFrame
+    gold: Mapping[str, pd.DataFrame]
+
+
+def same(folder: Folder, rng: np.random.Generator) -> Folder:
+    """Nothing is changed."""
+    del rng
+    return folder
+
+
+def swapped(folder: Folder, rng: np.random.Generator) -> Folder:
+    """The tables have changed places."""
+    del rng
+    turned = {"ltable_id": "rtable_id", "rtable_id": "ltable_id"}
+    gold = {name: pairs.rename(columns=turned) for name, pairs in folder.gold.items()}
+    return Folder(folder.right, folder.left, gold)
+
+
+def repeated(folder: Folder, rng: np.random.Generator) -> Folder:
+    """A fifth of the right table is said twice, in other words and under another id."""
+    chosen = folder.right.iloc[rng.permutation(len(folder.right))[: int(REPEATED * len(folder.right))]]
+    renamed = {old: f"again {old}" for old in chosen["id"]}
+    rows = chosen.drop(columns="id").to_dict("records")
+    copies = pd.DataFrame([noise.corrupt(rng, row, STRENGTH) for row in rows]).assign(id=list(renamed.values()))
+    gold = {}
+    for name, pairs in folder.gold.items():
+        again = pairs[pairs["rtable_id"].isin(list(renamed))].replace({"rtable_id": renamed})
+        gold[name] = pd.concat([pairs, again], ignore_index=True)
+    return Folder(folder.left, pd.concat([folder.right, copies], ignore_index=True).fillna(""), gold)
+
+
+def thinned(folder: Folder, rng: np.random.Generator) -> Folder:
+    """A third of the right table is gone."""
+    kept = folder.right.iloc[np.sort(rng.permutation(len(folder.right))[int(REMOVED * len(folder.right)) :])]
+    gold = {name: pairs[pairs["rtable_id"].isin(kept["id"])] for name, pairs in folder.gold.items()}
+    return Folder(folder.left, kept, gold)
+
+
+def misplaced(folder: Folder, rng: np.random.Generator) -> Folder:
+    """Half of all values have moved to a column drawn at random, behind what is there."""
+
+    def move(table: pd.DataFrame) -> pd.DataFrame:
+        columns = [name for name in table.columns if name != "id"]
+        rows = []
+        for row in table.to_dict("records"):
+            moved = {"id": row["id"]} | dict.fromkeys(columns, "")
+            for name in columns:
+                to = str(rng.choice(columns)) if rng.random() < MISPLACED else name
+                moved[to] = f"{moved[to]} {row[name]}".strip()
+            rows.append(moved)
+        return pd.DataFrame(rows)
+
+    return Folder(move(folder.left), move(folder.right), folder.gold)
+
+
+def titles(folder: Folder, rng: np.random.Generator) -> Folder:
+    """Of every record only the first column is left."""
+    del rng
+    left, right = (table[["id", next(c for c in table.columns if c != "id")]] for table in (folder.left, folder.right))
+    return Folder(left, right, folder.gold)
+
+
+CHANGES: dict[str, Callable[[Folder, np.random.Generator], Folder]] = {
+    change.__name__: change for change in (same, swapped, repeated, thinned, misplaced, titles)
+}
+
+
+def main() -> None:
+    out, names = Path(flags.FLAGS.out), flags.FLAGS.changes or list(CHANGES)
+    everywhere = cells.changes(flags.FLAGS.change)
+    folders = [
+        write(CHANGES[name](read(path), np.random.default_rng(0)), out / "data" / f"{path.name}-{name}")
+        for path in map(Path, flags.FLAGS.data)
+        for name in names
+    ]
+    seeds = range(flags.FLAGS.seeds)
+    wanted = [cells.Cell(path, seed, "all", everywhere) for path in folders for seed in seeds]
+    found = cells.run(wanted, out, flags.FLAGS.split)
+    print(f"{'data, change':<30}{'ACO F1':>14}{'label-free':>12}{cells.BASELINES}")
+    for path in folders:
+        scores = [cell["scores"] for cell in found if cell["data"] == path.name]
+        mean, deviation = cells.spread([100 * score["pairs"]["f1"] for score in scores])
+        estimate = cells.spread([100 * score["pairs"]["label_free_f1"] for score in scores])[0]
+        print(f"{path.name:<30}{mean:>7.1f} ± {deviation:<4.1f}{estimate:>12.1f}{cells.baselines(scores[0])}")
+
+
+def read(path: Path) -> Folder:
+    """The two tables of a folder and its gold. Raises InputError where a table is missing."""
+    for table in ("tableA.csv", "tableB.csv"):
+        if not (path / table).is_file():
+            raise InputError(f"{path / table}: no such file, expected tableA.csv and tableB.csv")
+
+    def frame(name: str) -> pd.DataFrame:
+        return pd.read_csv(path / f"{name}.csv", dtype=str, keep_default_na=False)
+
+    return Folder(frame("tableA"), frame("tableB"), {g: frame(g) for g in GOLD if (path / f"{g}.csv").is_file()})
+
+
+def write(folder: Folder, path: Path) -> Path:
+    """Writes a folder, and gives its path back."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name, frame in {"tableA": folder.left, "tableB": folder.right, **folder.gold}.items():
+        frame.to_csv(path / f"{name}.csv", index=False, lineterminator="\n")
+    return path
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("data", None, "folders of two tables with gold, separated by commas", required=True)
+    flags.DEFINE_multi_enum("changes", [], list(CHANGES), "what is changed; everything by default")
+    flags.DEFINE_integer("seeds", 1, "runs of each", lower_bound=1)
+    flags.DEFINE_string("out", "runs/robustness", "folder of the cells")
+    flags.DEFINE_list("change", [], "fields of the config changed in all cells, as NAME=VALUE,NAME=VALUE")
+    flags.DEFINE_string("split", "valid", "which labelled pairs")
+    launch.run(main)

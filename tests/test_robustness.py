@@ -1,0 +1,63 @@
+"""Changed copies of tables: what each change does, and that gold still names records that are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import robustness
+from aco_jax.data import records
+from aco_jax.data.records import InputError
+
+
+@pytest.fixture
+def folder() -> robustness.Folder:
+    """Twelve pairs; the title of right record 3 is missing."""
+    numbers = [str(i) for i in range(12)]
+    left = pd.DataFrame({"id": numbers, "title": [f"lamp model {i}" for i in numbers], "price": numbers})
+    right = pd.DataFrame({"id": numbers, "title": [f"desk lamp {i}" for i in numbers], "price": numbers})
+    right.loc[3, "title"] = ""
+    gold = pd.DataFrame({"ltable_id": numbers, "rtable_id": numbers[::-1], "label": "1"})
+    return robustness.Folder(left, right, {"valid": gold})
+
+
+@pytest.mark.parametrize("name", robustness.CHANGES)
+def test_what_is_changed_is_still_a_data_set(name: str, folder: robustness.Folder, tmp_path: Path) -> None:
+    path = robustness.write(robustness.CHANGES[name](folder, np.random.default_rng(0)), tmp_path / name)
+    dataset = records.read_folder(path)
+    pairs = records.read_pairs(path / "valid.csv", dataset)
+    assert len(pairs.left) > 0
+
+
+def test_what_each_change_does(folder: robustness.Folder) -> None:
+    def made(name: str) -> robustness.Folder:
+        return robustness.CHANGES[name](folder, np.random.default_rng(0))
+
+    assert made("same") is folder
+    turned = made("swapped")
+    assert turned.left is folder.right
+    assert turned.gold["valid"]["ltable_id"].tolist() == folder.gold["valid"]["rtable_id"].tolist()
+    again = made("repeated")
+    assert len(again.right) == 12 + 2
+    assert len(again.gold["valid"]) == 12 + 2
+    copied = again.gold["valid"].iloc[-1]
+    assert copied["rtable_id"] == f"again {11 - int(copied['ltable_id'])}"
+    thinned = made("thinned")
+    assert len(thinned.right) == 8
+    assert len(thinned.gold["valid"]) == 8
+    moved = made("misplaced").right
+
+    def words(table: pd.DataFrame) -> list[list[str]]:
+        return [sorted(f"{row.title} {row.price}".split()) for row in table.itertuples()]
+
+    assert words(moved) == words(folder.right)
+    assert not moved["title"].equals(folder.right["title"])
+    assert list(made("titles").left.columns) == ["id", "title"]
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"tableA\.csv: no such file, expected tableA\.csv and tableB\.csv"):
+        robustness.read(tmp_path)
