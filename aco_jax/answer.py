@@ -1,7 +1,8 @@
 """Answers with what a run has learned: relates the records of tables. Trains nothing.
 
-Every list is walked by the actor, greedily, from both ends (`waves`). A pair is related where the two directions
-together make it likelier than not and the actor, if it came to it from either end, did not turn it down.
+The lists that the evidence leaves open are walked by the actor, greedily, from both ends (`waves`). A pair is related
+where the two directions together make it likelier than not and the actor, if it came to it from either end, did not
+turn it down.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
     if walked is not None:
         summary["tokens"]["read by the actor"] = walked.tokens
         summary["counts"] |= {
+            "lists walked": len(walked.lists),
             "candidates": int((walked.record >= 0).sum()),
             "candidates read": int(walked.revealed.sum()),
         }
@@ -160,15 +162,17 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
         nobody = np.zeros(len(problem.pair), bool)
         return Judged(problem.pair, posterior, nobody, nobody, related=posterior > 0.5)
     # What was read counts as read, wherever the candidate stands in the list.
-    same = (problem.record[:, :, None] == walked.record[:, None]) & (problem.record >= 0)[:, :, None]
+    record, place = problem.record[walked.lists], problem.place[walked.lists]
+    same = (record[:, :, None] == walked.record[:, None]) & (record >= 0)[:, :, None]
     read = same & walked.revealed[:, None]
-    logits = np.where(read.any(axis=2), (np.where(read, walked.logit[:, None], 0)).sum(axis=2), logits)
+    with_reading = np.where(read, walked.logit[:, None], 0).sum(axis=2)
+    logits[walked.lists] = np.where(read.any(axis=2), with_reading, logits[walked.lists])
     posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
 
     def pairs_where(chosen: np.ndarray) -> np.ndarray:
-        named = (same & chosen[:, None]).any(axis=2) & (problem.place >= 0)
+        named = (same & chosen[:, None]).any(axis=2) & (place >= 0)
         found = np.zeros(len(problem.pair), bool)
-        found[problem.place[named]] = True
+        found[place[named]] = True
         return found
 
     stated = pairs_where(walked.decision > UNRELATED)

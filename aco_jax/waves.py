@@ -1,7 +1,8 @@
-"""Walks every list with a trained actor, greedily, and computes what it asks for where it asks for it.
+"""Walks the lists with a trained actor, greedily, and computes what it asks for where it asks for it.
 
-In a wave each list goes on until it ends or wants what is not there: a reading, or the rewriter's rows. What is wanted
-is then computed for those lists alone, and the next wave has only them.
+Lists that the evidence settles are not walked: a language model has nothing to add there that is worth its price. In a
+wave each of the others goes on until it ends or wants what is not there: a reading, or the rewriter's rows. What is
+wanted is then computed for those lists alone, and the next wave has only them.
 """
 
 from __future__ import annotations
@@ -23,25 +24,27 @@ from aco_jax.settings import TrainConfig
 from aco_jax.types import Params
 
 CHUNK = inquiry.CHUNK  # lists walked at once
+SETTLED = 0.05  # a list is settled whose likeliest candidate is this near to 0 or 1
 _NOTHING, _READING, _ROWS = 0, 1, 2  # what a list waits for
 
 
 @dataclass(frozen=True)
 class Walked:
-    """What became of all lists."""
+    """What became of n lists."""
 
-    record: np.ndarray  # [lists, L] int32
-    decision: np.ndarray  # [lists, L] int32
-    logit: np.ndarray  # [lists, L] float32, with the readings that the actor asked for
-    revealed: np.ndarray  # [lists, L] bool
+    lists: np.ndarray  # [n] int32
+    record: np.ndarray  # [n, L] int32
+    decision: np.ndarray  # [n, L] int32
+    logit: np.ndarray  # [n, L] float32, with the readings that the actor asked for
+    revealed: np.ndarray  # [n, L] bool
     tokens: int  # read
 
 
 def walk(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> Walked:
-    """Lets the actor walk every list to its end."""
+    """Lets the actor walk every list that is open to its end."""
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
-    lists = _Lists(config, agents, desk, run)
-    going = np.arange(len(desk.problem.anchor))
+    lists = _Lists(config, agents, desk, run, unsettled(desk.problem.place, np.asarray(run.believed.posterior)))
+    going = np.arange(len(lists.rows))
     with progress.bar(len(going), "relating", unit="list") as bar:
         while len(going):
             parts = [lists.advance(rows) for rows in _blocks(going)]
@@ -53,18 +56,35 @@ def walk(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, ru
     return lists.walked()
 
 
-class _Lists:
-    """All lists on their way: what is known of each, and where the actor stands in it."""
+def unsettled(place: np.ndarray, posterior: np.ndarray) -> np.ndarray:
+    """The lists [n] of which the evidence does not say by itself whether there is a partner.
 
-    def __init__(self, config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> None:
+    Args:
+        place: [lists, K], the numbers of the candidates' pairs, -1 where empty.
+        posterior: [P] of the pairs.
+    """
+    likeliest = np.where(place >= 0, posterior[place], 0.0).max(axis=1)
+    return np.flatnonzero((likeliest > SETTLED) & (likeliest < 1 - SETTLED)).astype(np.int32)
+
+
+class _Lists:
+    """The lists `rows` on their way: what is known of each, and where the actor stands in it.
+
+    Its methods number the lists by their places in `rows`.
+    """
+
+    def __init__(
+        self, config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, rows: np.ndarray
+    ) -> None:
+        self.rows = rows
         self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents))
         self._believed, self._texts = run.believed, jnp.asarray(desk.texts)
         self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
         policy = learner_state.policy_table(self._team.params["actor"], agents)
         self._greedy = jnp.argmax(policy, axis=1).astype(jnp.int32)
-        prior = np.asarray(run.believed.prior)[desk.problem.kind]
+        prior = np.asarray(run.believed.prior)[desk.problem.kind[rows]]
         self._shift = np.log(prior / (1 - prior)).astype(np.float32)
-        parts = [self._ask(rows) for rows in _blocks(np.arange(len(self._shift)))]
+        parts = [self._ask(block) for block in _blocks(rows)]
         self._asked, self._batch = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         record = self._batch.candidates.record
         self._ready, self._pending = np.zeros(record.shape, bool), np.full(len(record), config.train.rewrites > 0)
@@ -72,9 +92,9 @@ class _Lists:
         self._final = jax.tree.map(np.array, environment.start(jnp.asarray(flat >= 0), jnp.asarray(self._pending)))
         self._logit = np.zeros(flat.shape, np.float32)
 
-    def advance(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Walks lists `rows` as far as they go: what each wants then, and of which candidate in [0, L)."""
-        full = np.resize(rows, CHUNK)  # a short block is filled up, so that nothing is compiled twice
+    def advance(self, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Walks `lists` as far as they go: what each wants then, and of which candidate in [0, L)."""
+        full = np.resize(lists, CHUNK)  # a short block is filled up, so that nothing is compiled twice
         batch, final, shift, ready, pending = jax.tree.map(
             lambda x: x[full], (self._batch, self._final, self._shift, self._ready, self._pending)
         )
@@ -83,50 +103,53 @@ class _Lists:
             team.params, self._scale, team.agents, self._texts, batch, jnp.asarray(shift), ready, pending
         )
         final, *wanted = _walk(team.agents.environment, self._edges, problem, self._greedy, final)
-        self._final = jax.tree.map(partial(_put, rows), self._final, final)
-        self._logit = _put(rows, self._logit, logit)
-        wants, where = (np.asarray(x)[: len(rows)] for x in wanted)
+        self._final = jax.tree.map(partial(_put, lists), self._final, final)
+        self._logit = _put(lists, self._logit, logit)
+        wants, where = (np.asarray(x)[: len(lists)] for x in wanted)
         return wants, where
 
-    def read(self, rows: np.ndarray, where: np.ndarray) -> None:
-        """Computes the readings of candidates `where` of lists `rows`."""
-        if len(rows) == 0:
+    def read(self, lists: np.ndarray, where: np.ndarray) -> None:
+        """Computes the readings of candidates `where` of `lists`."""
+        if len(lists) == 0:
             return
         candidates = self._batch.candidates
         row, slot = np.divmod(where, candidates.record.shape[2])
-        batch, numbers = jax.tree.map(lambda x: x[rows], self._batch), np.arange(len(rows))
-        record, team = candidates.record[rows, row, slot], self._team
-        company = supervision.company(team.desk.problem, self._believed, rows)
-        candidates.reading[rows, row, slot] = inquiry.readings(team, batch, company, numbers, record)
-        self._ready[rows, row, slot] = True
+        batch, numbers = jax.tree.map(lambda x: x[lists], self._batch), np.arange(len(lists))
+        record, team = candidates.record[lists, row, slot], self._team
+        company = supervision.company(team.desk.problem, self._believed, self.rows[lists])
+        candidates.reading[lists, row, slot] = inquiry.readings(team, batch, company, numbers, record)
+        self._ready[lists, row, slot] = True
 
-    def rewrite(self, rows: np.ndarray) -> None:
-        """Has the queries of lists `rows` rewritten, and looks at what the subqueries find."""
-        for block in _blocks(rows):
+    def rewrite(self, lists: np.ndarray) -> None:
+        """Has the queries of `lists` rewritten, and looks at what the subqueries find."""
+        for block in _blocks(lists):
             full = np.resize(block, CHUNK)
-            anchors, asked = desks.standing(self._team.desk, full), jax.tree.map(lambda x, at=full: x[at], self._asked)
+            rows, asked = self.rows[full], jax.tree.map(lambda x, at=full: x[at], self._asked)
+            anchors = desks.standing(self._team.desk, rows)
             split = inquiry.split(self._team, anchors, asked, jax.random.key(0))
             found, _ = prepare.answers(self._team, self._believed, anchors, asked, split)
-            self._batch = jax.tree.map(partial(_put, block), self._batch, self._folded(found, full))
+            self._batch = jax.tree.map(partial(_put, block), self._batch, self._folded(found, rows))
             self._pending[block] = False
 
     def walked(self) -> Walked:
         final, record = self._final, self._batch.candidates.record
         flat = record.reshape(len(record), -1)
-        return Walked(flat, final.decision, self._logit, final.revealed, int(final.tokens.sum()))
+        return Walked(self.rows, flat, final.decision, self._logit, final.revealed, int(final.tokens.sum()))
 
     def _ask(self, rows: np.ndarray) -> tuple[inquiry.Asked, play.Batch]:
-        anchors = desks.standing(self._team.desk, np.resize(rows, CHUNK))
+        full = np.resize(rows, CHUNK)
+        anchors = desks.standing(self._team.desk, full)
         asked = inquiry.ask(self._team, anchors, jax.random.key(0))
         batch, _ = prepare.answers(self._team, self._believed, anchors, asked, inquiry.unsplit(self._team, asked))
-        return jax.tree.map(lambda x: np.array(x[: len(rows)]), (asked, self._folded(batch, np.resize(rows, CHUNK))))
+        return jax.tree.map(lambda x: np.array(x[: len(rows)]), (asked, self._folded(batch, full)))
 
     def _folded(self, batch: play.Batch, rows: np.ndarray) -> play.Batch:
         return dataclasses.replace(batch, fold=np.asarray(self._believed.fold)[rows])
 
 
 def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    """At least one; that of nothing is empty."""
+    return [rows[start : start + CHUNK] for start in range(0, max(len(rows), 1), CHUNK)]
 
 
 def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.ndarray:
