@@ -166,8 +166,8 @@ def set_priorities(state: State, indices: chex.Array, td_error: chex.Array, mask
     return dataclasses.replace(state, tree=tree)
 
 
-def exchange(state: State, axis_name: str | None = None) -> Shards:
-    """The shards' numbers, over the replicas of `axis_name` where it is given."""
+def exchange(state: State, axis_name: str | tuple[str, ...] | None = None) -> Shards:
+    """The shards' numbers, over the replicas of `axis_name`, one or several, where it is given."""
     leaves = state.tree[state.tree.shape[0] // 2 :]
     least = jnp.min(jnp.where(leaves > 0, leaves, jnp.inf)) / jnp.where(state.size > 0, state.tree[1], 1.0)
     count = jnp.ones((), jnp.int32)

@@ -9,8 +9,8 @@ drift, and after the priorities have shrunk the drift outweighs what is left.
 Leaves are written by XLA in every form, which so agree on repeated slots. What a kernel saves is the loop over the
 levels, on an accelerator a launch or two for each. On TPU the tree lies in SMEM and slots are taken one by one; on
 CUDA it stays in global memory, one block of threads takes all slots up, and blocks of threads take masses down.
-`update` and `descend` choose: the reference on other platforms, for more than `MOST_SLOTS` slots or masses at once, and on
-TPU for more than `LARGEST_TREE` numbers.
+`update` and `descend` choose: the reference on other platforms, for more than `MOST_SLOTS` slots or masses at once, and
+on TPU for more than `LARGEST_TREE` numbers.
 """
 
 from __future__ import annotations
