@@ -30,7 +30,7 @@ from jax.sharding import AxisType, Mesh, SingleDeviceSharding
 from aco_jax import configuration, learner, prepare, replicas, settings, train
 from aco_jax import desk as desks
 from aco_jax.data import catalogue, records
-from aco_jax.kernels import sum_tree, token_kl, token_log_prob, transition_counts
+from aco_jax.kernels import sum_tree, tiles, token_kl, token_log_prob, transition_counts
 from configs import smoke
 
 Shape = tuple[tuple[int, ...], Any]
@@ -66,16 +66,19 @@ def programs(platform: str) -> dict[str, tuple[Callable[..., Any], list[Shape]]]
     descend = functools.partial(sum_tree.pallas_descend, platform=platform)
     count = functools.partial(transition_counts.pallas, platform=platform)
     ordinary, odd, half = _hidden(256, 576, 4096, F32), _hidden(77, 33, 301, F32), _hidden(256, 576, 4096, BF16)
+    wide = _hidden(200, tiles.WIDEST, 2048, F32)  # as wide as VMEM takes, of one side or of two
     masses = ((256,), F32)
     return {
         "token_log_prob": (log_prob, [*ordinary, ((256,), I32)]),
         "token_log_prob odd": (log_prob, [*odd, ((77,), I32)]),
         "token_log_prob half": (log_prob, [*half, ((256,), I32)]),
+        "token_log_prob wide": (log_prob, [*wide, ((200,), I32)]),
         "token_log_prob mapped": (jax.vmap(log_prob), _mapped([*odd, ((77,), I32)])),
         "token_log_prob gradient": (_gradient(log_prob), [*ordinary, ((256,), I32)]),
         "token_kl": (kl, [*ordinary, *ordinary]),
         "token_kl odd": (kl, [*odd, *_hidden(77, 20, 301, F32)]),
         "token_kl half": (kl, [*half, *half]),
+        "token_kl wide": (kl, [*_hidden(200, tiles.WIDEST // 2, 2048, F32)] * 2),
         "token_kl mapped": (jax.vmap(kl), _mapped([*odd, *odd])),
         "token_kl gradient": (_gradient(kl), [*ordinary, *ordinary]),
         "sum_tree update": (update, _entries(4096, 512)),
