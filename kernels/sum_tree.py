@@ -100,7 +100,7 @@ def pallas_update(
     # What fills the block goes up from the first leaf too: Triton's blocks are powers of two.
     leaf = jnp.pad(leaf, (0, pl.next_power_of_2(leaf.shape[0]) - leaf.shape[0]), constant_values=_leaves(tree))
     return pl.pallas_call(
-        functools.partial(_ascend_together, barrier=_nothing if interpret else pltriton.debug_barrier),
+        functools.partial(_ascend_together, barrier=_no_barrier if interpret else pltriton.debug_barrier),
         out_shape=jax.ShapeDtypeStruct(tree.shape, tree.dtype),
         input_output_aliases={0: 0},
         compiler_params=pltriton.CompilerParams(num_warps=8),
@@ -200,8 +200,11 @@ def _descend_one_by_one(tree: Any, mass: Any, slot: Any) -> None:
     jax.lax.fori_loop(0, mass.shape[0], take_down, None)
 
 
-def _in_scalar_memory(kernel: Callable[..., None], out: jax.ShapeDtypeStruct, name: str, interpret: bool) -> Any:
-    """A kernel of rows that lie in SMEM whole, arguments and result; an axis of one keeps a vmapped block whole."""
+def _in_scalar_memory(kernel: Callable[..., None], out: Any, name: str, interpret: bool) -> Any:
+    """A kernel of rows that lie in SMEM whole, as does its result, which is like `out`.
+
+    Mosaic takes a block of a mapped array whose last two axes are whole: hence the axis of one.
+    """
 
     def spec(x: Any) -> pl.BlockSpec:
         return pl.BlockSpec((None, *x.shape), lambda: (0, 0), memory_space=pltpu.SMEM)
@@ -234,8 +237,8 @@ def _depth(tree: Any) -> int:
     return _leaves(tree).bit_length() - 1
 
 
-def _nothing() -> None:
-    """What threads that run one by one have to wait for."""
+def _no_barrier() -> None:
+    """Interpreted, nothing runs at the same time."""
 
 
 def _check(tree: chex.Array, *columns: chex.Array) -> None:

@@ -122,7 +122,9 @@ def one_round() -> Iterator[dict[str, Any]]:
     advance, arguments = _round(mesh)
     compiled = advance.lower(*arguments).compile()
     text = compiled.as_text()
-    talk = re.findall(r" (all-\w+|collective-\w+|reduce-scatter|send|recv)(?:-start)?\(", text)
+    talk = re.findall(
+        r" (all-reduce|all-gather|all-to-all|collective-[a-z]+|reduce-scatter|send|recv)(?:-start)?\(", text
+    )
     yield {"name": "round", "calls": _calls(text), "communication": dict(Counter(talk)), **_memory(compiled)}
 
 
