@@ -51,7 +51,7 @@ def pallas(
     s_t: chex.Array,
     mask: chex.Array,
     platform: str,
-    interpret: bool = False,
+    interpret: bool | pltpu.InterpretParams = False,
 ) -> jax.Array:
     """Arguments and result as in `add`.
 
@@ -62,7 +62,7 @@ def pallas(
       s_t: [n] int in [0, S).
       mask: [n] bool.
       platform: "tpu" or "cuda".
-      interpret: runs that platform's kernel step by step anywhere.
+      interpret: runs that platform's kernel step by step anywhere; InterpretParams as in a TPU's memory.
     """
     _check(counts, s_tm1, a_tm1, s_t, mask)
     columns = [jnp.asarray(column, jnp.int32) for column in (s_tm1, a_tm1, s_t, mask)]
@@ -86,7 +86,7 @@ def _add_one(s_tm1: Any, a_tm1: Any, s_t: Any, seen: Any, _: Any, counts: Any) -
     pltriton.atomic_add(counts, (s_tm1[i], a_tm1[i], s_t[i]), seen[i])
 
 
-def _add_by_pieces(interpret: bool) -> Callable[..., jax.Array]:
+def _add_by_pieces(interpret: bool | pltpu.InterpretParams) -> Callable[..., jax.Array]:
     """A function of counts [G, S, S] and, [n] int32 each, group, row, column and what to add there.
 
     Mapped over replicas it is one call of more groups: where pieces are chosen by mapped numbers, Pallas
@@ -94,26 +94,33 @@ def _add_by_pieces(interpret: bool) -> Callable[..., jax.Array]:
     """
 
     @jax.custom_batching.custom_vmap
-    def add_by_pieces(counts: jax.Array, *columns: jax.Array) -> jax.Array:
-        if columns[0].shape[0] > MOST_TRIPLES:
-            return counts.at[columns[:3]].add(columns[3])
-        return _piece_call(counts, *columns, interpret=interpret)
+    def add_by_pieces(
+        counts: jax.Array, group: jax.Array, row: jax.Array, column: jax.Array, seen: jax.Array
+    ) -> jax.Array:
+        if group.shape[0] > MOST_TRIPLES:
+            return counts.at[group, row, column].add(seen)
+        return _piece_call(counts, group, row, column, seen, interpret)
 
     @add_by_pieces.def_vmap
-    def mapped(size: int, batched: list[bool], counts: jax.Array, *columns: jax.Array) -> tuple[jax.Array, bool]:
-        counts, *columns = (
+    def mapped(size: int, batched: list[bool], *arrays: jax.Array) -> tuple[jax.Array, bool]:
+        counts, group, row, column, seen = (
             x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-            for x, is_batched in zip((counts, *columns), batched, strict=True)
+            for x, is_batched in zip(arrays, batched, strict=True)
         )
-        group = columns[0] + counts.shape[1] * jnp.arange(size)[:, None]
-        columns = [column.reshape(-1) for column in (group, *columns[1:])]
-        return add_by_pieces(counts.reshape(-1, *counts.shape[2:]), *columns).reshape(counts.shape), True
+        group = group + counts.shape[1] * jnp.arange(size)[:, None]
+        triples = (x.reshape(-1) for x in (group, row, column, seen))
+        return add_by_pieces(counts.reshape(-1, *counts.shape[2:]), *triples).reshape(counts.shape), True
 
     return add_by_pieces
 
 
 def _piece_call(
-    counts: jax.Array, group: jax.Array, row: jax.Array, column: jax.Array, seen: jax.Array, interpret: bool
+    counts: jax.Array,
+    group: jax.Array,
+    row: jax.Array,
+    column: jax.Array,
+    seen: jax.Array,
+    interpret: bool | pltpu.InterpretParams,
 ) -> jax.Array:
     """Pieces [1, 8, S], in order: a piece is fetched before its first triple and written after its last."""
     ordered = jax.lax.sort((group, row, column, seen), num_keys=2)

@@ -57,9 +57,10 @@ def _with_gradient(form: Callable[..., Any]) -> Callable[..., Any]:
     """Value and gradient with respect to hidden and embedding, of a sum that weighs all that is given."""
 
     def total(*arguments: jax.Array) -> jax.Array:
-        return sum(
+        weighted = [
             weight * jnp.sum(x) for weight, x in zip((1.0, 0.3), jax.tree.leaves(form(*arguments)), strict=False)
-        )
+        ]
+        return jnp.sum(jnp.stack(weighted))
 
     return jax.jit(jax.value_and_grad(total, argnums=(0, 1)))
 

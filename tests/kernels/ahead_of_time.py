@@ -10,7 +10,6 @@ A program of its own, for libtpu is loaded once a process and may hang or abort.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import re
@@ -135,11 +134,11 @@ def _round(mesh: Mesh) -> tuple[Any, list[Any]]:
         config = smoke.get_config()
         config.data.path = folder
         config.train.replicas = 1  # material and state of one, whose shapes are those of each
+        config.agents.replay_capacity //= mesh.size
         config = configuration.from_dict(settings.TrainConfig, config.to_dict())
         dataset = records.read_folder(Path(folder), relations=records.SAME)
         desk = train.open_desk(config, dataset, Path(folder))
     agents = settings.learner_config(config, dataset, desk.tokenizer)
-    agents = dataclasses.replace(agents, replay_capacity=agents.replay_capacity // mesh.size)
     run = train.start(config, agents, desk)
     material, _ = prepare.round_material(desk, config, agents, train.parameters(run, agents), run.believed, 0)
     each = jax.tree.map(lambda x: jax.ShapeDtypeStruct((mesh.size, *x.shape[1:]), x.dtype), (run.state, material))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from aco_jax.kernels import transition_counts as kernel
 
@@ -70,6 +71,13 @@ def test_mapped_kernels_agree_with_the_mapped_reference(
     np.testing.assert_array_equal(
         jax.jit(jax.vmap(FORMS[platform], axes))(*batch), jax.vmap(kernel.reference, axes)(*batch)
     )
+
+
+def test_a_piece_is_fetched_before_anything_is_added_to_it() -> None:
+    """As Pallas simulates a TPU's memory; plain interpretation finds the piece there already."""
+    counts, triples = example(8, 3, 40)
+    found = kernel.pallas(counts, *triples, platform="tpu", interpret=pltpu.InterpretParams())
+    np.testing.assert_array_equal(found, counted(counts, *triples))
 
 
 def test_impossible_shapes_and_types_are_refused(form: Callable[..., jax.Array]) -> None:
