@@ -7,7 +7,7 @@ CODE := aco_jax kernels experiments tests setup.py
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: run test lint test-slow test-gpu oracle clean
+.PHONY: run test lint test-slow test-gpu test-aot oracle clean
 
 run: .venv/run  ## the main job on the built-in catalogues
 	$(BIN)/python experiments/aco.py --config=experiments/configs/builtin.py --workdir=$(WORKDIR)
@@ -25,6 +25,10 @@ test-slow: .venv/test
 
 test-gpu: .venv/test
 	JAX_PLATFORMS=cuda $(BIN)/python -m pytest -m gpu
+
+test-aot: .venv/test  ## installs libtpu (0.5 GB); compiles every kernel and a whole round for TPUs that are not here
+	$(BIN)/python -m pip install --quiet -e ".[test,tpu]"
+	$(BIN)/python -m pytest -m "slow or not slow" tests/kernels/test_ahead_of_time.py
 
 oracle: .venv/test  ## installs torch and compares with it live
 	$(BIN)/python -m pip install --quiet -e ".[test,oracle]"

@@ -3,7 +3,7 @@
     pip install .               the program
     pip install -e ".[test]"    and what its tests, its linter and its notebooks need
     pip install ".[oracle]"     torch, for the tests that compare with it live
-    pip install ".[gpu]"        jax for NVIDIA cards (CUDA 12); ".[tpu]" for Cloud TPUs
+    pip install ".[gpu]"        jax for NVIDIA cards (CUDA 12); ".[tpu]" for Cloud TPUs and compiling for them
     pip install ".[pretrained]" reading pretrained weights from GGUF files
 
 Lower bounds are the oldest versions tried; upper bounds stop before the next release that may break.

@@ -2,10 +2,6 @@
 
 Schaul et al. 2016, Prioritized Experience Replay, eq. 1, section 3.4 and appendix B.2.1.
 
-The tree is a heap: node 1 is the root, node i has children 2i and 2i + 1, item j is the leaf `leaves + j`.
-Every touched ancestor is recomputed from its two children: adding differences instead would drift, and after
-the priorities have shrunk the drift outweighs what is left.
-
 A shard is one replica's replay. Shards draw equally many items each, so item i of a shard has the probability
 P(i) = p_i^e / (R * sum of its shard's p^e).
 """
@@ -20,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from aco_jax.kernels import sum_tree
 from aco_jax.types import Transition
 
 
@@ -30,7 +27,7 @@ class State:
     items: Transition  # leaves [Z]
     raw_tm1: chex.Array  # [Z, n] float32, the observation that s_tm1 was coded from
     raw_t: chex.Array  # [Z, n] float32, the observation that s_t was coded from
-    tree: chex.Array  # [2 * leaves] float32, p^exponent at the leaves, sums above; 0 at empty slots
+    tree: chex.Array  # [2 * leaves] float32, a sum tree of p^exponent (kernels/sum_tree.py); 0 at empty slots
     position: chex.Array  # int32 in [0, Z), the slot written next
     size: chex.Array  # int32, number of valid items
     exponent: float = struct.field(pytree_node=False)  # e of p^e; 0 draws uniformly
@@ -113,7 +110,7 @@ def add(state: State, items: Transition, raw_tm1: chex.Array, raw_t: chex.Array,
         items=jax.tree.map(write, state.items, items),
         raw_tm1=write(state.raw_tm1, raw_tm1),
         raw_t=write(state.raw_t, raw_t),
-        tree=_set(state.tree, slot, jnp.broadcast_to(entry, mask.shape), mask),
+        tree=sum_tree.update(state.tree, slot, jnp.broadcast_to(entry, mask.shape), mask),
         position=(state.position + count) % state.capacity,
         size=jnp.minimum(state.size + count, state.capacity),
     )
@@ -143,7 +140,7 @@ def sample(
     """
     shards = exchange(state) if shards is None else shards
     strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
-    indices = _descend(state.tree, strata * state.tree[1])
+    indices = sum_tree.descend(state.tree, strata * state.tree[1])
     leaf = state.tree[state.tree.shape[0] // 2 + indices]
     probability = leaf / jnp.where(state.size > 0, shards.count * state.tree[1], 1.0)
     filled = jnp.where(state.size > 0, probability, 1.0)
@@ -165,11 +162,12 @@ def set_priorities(state: State, indices: chex.Array, td_error: chex.Array, mask
     chex.assert_rank([indices, td_error, mask], 1)
     held = state.tree[state.tree.shape[0] // 2 + indices] > 0
     priority = (jnp.abs(td_error) + state.offset) ** state.exponent
-    return dataclasses.replace(state, tree=_set(state.tree, indices, priority, mask & held & jnp.isfinite(priority)))
+    tree = sum_tree.update(state.tree, indices, priority, mask & held & jnp.isfinite(priority))
+    return dataclasses.replace(state, tree=tree)
 
 
-def exchange(state: State, axis_name: str | None = None) -> Shards:
-    """The shards' numbers, over the replicas of `axis_name` where it is given."""
+def exchange(state: State, axis_name: str | tuple[str, ...] | None = None) -> Shards:
+    """The shards' numbers, over the replicas of `axis_name`, one or several, where it is given."""
     leaves = state.tree[state.tree.shape[0] // 2 :]
     least = jnp.min(jnp.where(leaves > 0, leaves, jnp.inf)) / jnp.where(state.size > 0, state.tree[1], 1.0)
     count = jnp.ones((), jnp.int32)
@@ -187,34 +185,3 @@ def recode(state: State, encode: Callable[[chex.Array], chex.Array]) -> State:
     """
     items = dataclasses.replace(state.items, s_tm1=encode(state.raw_tm1), s_t=encode(state.raw_t))
     return dataclasses.replace(state, items=items)
-
-
-def _set(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: chex.Array) -> chex.Array:
-    """Sets leaves and recomputes their ancestors; among repeated slots the greatest value wins."""
-    leaves = tree.shape[0] // 2
-    touched = jnp.where(mask, leaves + slot, 2 * leaves)
-    tree = tree.at[touched].set(0.0, mode="drop").at[touched].max(value, mode="drop")
-
-    def up(_: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        tree, node = carry
-        node = node // 2
-        return tree.at[node].set(tree[2 * node] + tree[2 * node + 1]), node
-
-    # A masked entry recomputes the ancestors of the first leaf, which changes nothing.
-    start = jnp.where(mask, leaves + slot, leaves)
-    return jax.lax.fori_loop(0, leaves.bit_length() - 1, up, (tree, start))[0]
-
-
-def _descend(tree: chex.Array, mass: chex.Array) -> chex.Array:
-    """The item in which each cumulated mass falls, [batch] -> [batch]; one that is there if any is."""
-    leaves = tree.shape[0] // 2
-
-    def down(_: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        node, mass = carry
-        left, right = tree[2 * node], tree[2 * node + 1]
-        # Rounding may point past the last positive leaf of a subtree: an empty child is never entered.
-        go_right = (right > 0) & ((mass >= left) | (left <= 0))
-        return 2 * node + go_right, jnp.where(go_right, mass - left, mass)
-
-    node = jnp.ones(mass.shape, jnp.int32)
-    return jax.lax.fori_loop(0, leaves.bit_length() - 1, down, (node, mass))[0] - leaves

@@ -1,7 +1,8 @@
 """Replicas: each learns on its own anchors; a merge is the parameter server.
 
-One body for a laptop and for a pod: a round is written for one replica and mapped over the leading axis R, whose
-shards lie on the devices of a mesh. The means and sums of the merge are the only communication.
+One body for a laptop and for a pod: a round is written for one replica and mapped over the leading axis R, over the
+devices of a mesh and over the replicas of each device. The means and sums of the merge are the only communication, by
+construction: what runs on a device sees its own replicas only, and so may hold kernels, which XLA cannot partition.
 
 Sources: McMahan et al. 2017, Communication-Efficient Learning (local SGD); Mnih et al. 2016, A3C.
 """
@@ -21,7 +22,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from aco_jax import learner, learner_state, replay, transitions
 from aco_jax.types import Metrics
 
-AXIS = "replica"
+AXIS = "replica"  # of the mesh
+EVERY = (AXIS, "replica_of_device")  # the axis names of a merge
 
 Round = Callable[[learner_state.State, chex.ArrayTree, chex.ArrayTree], tuple[learner_state.State, Metrics]]
 
@@ -52,7 +54,7 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
 
     Args:
         step: (state, batch, tables) -> (state, metrics), for one replica.
-        merge: state -> state, run under the axis name; means over replicas happen here only.
+        merge: state -> state, run under the axis names `EVERY`; means over replicas happen here only.
         mesh: where the replicas lie.
 
     Returns:
@@ -65,7 +67,13 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
         return merge(state), metrics
 
     traces: list[int] = []
-    mapped = jax.vmap(one, in_axes=(0, 0, None), axis_name=AXIS)
+    mapped = jax.shard_map(
+        jax.vmap(one, in_axes=(0, 0, None), axis_name=EVERY[1]),
+        mesh=mesh,
+        in_specs=(PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec()),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,  # results of kernels do not say over which axes they vary
+    )
     split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
     @partial(jax.jit, donate_argnums=0, in_shardings=(split, split, whole), out_shardings=(split, whole))
@@ -80,15 +88,15 @@ def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:
 
 
 def merge(state: learner_state.State, config: learner_state.Config) -> learner_state.State:
-    """What one replica does at the end of a round, under the axis name.
+    """What one replica does at the end of a round, under the axis names `EVERY`.
 
     Parameters, optimiser moments, targets and old policies by mean; counts by the sum of their increments; the
     replay and the key stay local, only its numbers are exchanged.
     """
     averaged = jax.tree.map(_mean, state.averaged)
     state = dataclasses.replace(state, averaged=averaged)
-    counts = transitions.merge(state.counts, jax.lax.psum(state.counts.increment, AXIS))
-    state = dataclasses.replace(state, counts=counts, shards=replay.exchange(state.memory, AXIS))
+    counts = transitions.merge(state.counts, jax.lax.psum(state.counts.increment, EVERY))
+    state = dataclasses.replace(state, counts=counts, shards=replay.exchange(state.memory, EVERY))
     return learner.after_merge(state, config)
 
 
@@ -110,4 +118,4 @@ def _strong(x: chex.Array) -> chex.Array:
 def _mean(x: chex.Array) -> chex.Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x  # step counters, the same everywhere
-    return jax.lax.pmean(x, AXIS)
+    return jax.lax.pmean(x, EVERY)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from aco_jax.kernels import transition_counts
 from aco_jax.ops import policy_gradient
 
 _ROWS_AT_ONCE = 16  # states whose [A, S] rows are floats at the same time
@@ -41,8 +42,7 @@ def init(states: int, actions: int) -> State:
 def observe(state: State, s_tm1: chex.Array, a_tm1: chex.Array, s_t: chex.Array, mask: chex.Array) -> State:
     """Counts each unmasked (s, a, s'), all [n]."""
     chex.assert_rank([s_tm1, a_tm1, s_t, mask], 1)
-    seen = mask.astype(state.increment.dtype)
-    return dataclasses.replace(state, increment=state.increment.at[s_tm1, a_tm1, s_t].add(seen))
+    return dataclasses.replace(state, increment=transition_counts.add(state.increment, s_tm1, a_tm1, s_t, mask))
 
 
 def merge(state: State, increments: chex.Array) -> State:

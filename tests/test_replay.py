@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from aco_jax import replay
+from aco_jax.kernels import sum_tree
 from aco_jax.types import Transition
 
 EXPONENT, OFFSET = 0.6, 1e-3
@@ -155,7 +156,7 @@ def test_an_item_without_priority_is_never_drawn() -> None:
         indices, _ = sample_often(current, keys, 64, 0.5)
         assert int(jnp.max(indices)) < 3
     # Even a mass beyond the root, where rounding points, ends at an item that is there.
-    beyond = replay._descend(tiny.tree, jnp.array([0.0, 1.0, 1.5]) * tiny.tree[1])
+    beyond = sum_tree.descend(tiny.tree, jnp.array([0.0, 1.0, 1.5]) * tiny.tree[1])
     assert np.all(leaves(tiny)[np.asarray(beyond)] > 0)
 
 

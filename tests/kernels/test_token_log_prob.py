@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aco_jax.kernels import tiles
 from aco_jax.kernels import token_log_prob as kernel
 
 SIZES = [(1, 4, 1), (3, 5, 2), (8, 16, 16), (13, 24, 77), (9, 33, 64)]  # tokens, width, vocabulary
@@ -135,18 +136,8 @@ def test_half_precision_in_float32_out(form):
     assert gradient.dtype == jnp.bfloat16
 
 
-def largest_array(jaxpr):
-    """Elements of the largest array a program makes, loop bodies and calls included."""
-    sizes = [var.aval.size for equation in jaxpr.eqns for var in equation.outvars]
-    for equation in jaxpr.eqns:
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            if hasattr(inner, "eqns"):
-                sizes.append(largest_array(getattr(inner, "jaxpr", inner)))
-    return max(sizes, default=0)
-
-
 @pytest.mark.parametrize("name", ["chunked", "pallas", "platform"])
-def test_all_logits_never_stand_together(name):
+def test_all_logits_never_stand_together(name, largest_array):
     length, width, vocabulary = 2048, 16, 16384
     args = shapes(length, width, vocabulary)
     forms = FORMS | {"platform": kernel.token_log_prob}
@@ -161,19 +152,12 @@ def test_all_logits_never_stand_together(name):
 def test_the_choice_follows_the_number_of_logits(monkeypatch):
     args = example(13, 24, 77)
     small = str(jax.make_jaxpr(lambda *args: kernel.token_log_prob(*args))(*args))
-    monkeypatch.setattr(kernel, "FEW_LOGITS", 13 * 77 - 1)
+    monkeypatch.setattr(tiles, "FEW_LOGITS", 13 * 77 - 1)
     large = str(jax.make_jaxpr(lambda *args: kernel.token_log_prob(*args))(*args))
     assert "platform_index" not in small
     assert "platform_index" in large
     for found, expected in zip(kernel.token_log_prob(*args), oracle(*args), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-@pytest.mark.parametrize("size", [(40, 24, 77), (300, 96, 2048)])
-def test_lowers_for_accelerators(platform, size):
-    traced = jax.jit(functools.partial(kernel.pallas, platform=platform)).trace(*shapes(*size))
-    assert "token_log_prob" in traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 def test_shapes_that_differ_are_refused(form):
