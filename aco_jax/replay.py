@@ -22,6 +22,8 @@ from flax import struct
 
 from aco_jax.types import Transition
 
+_COARSE = 12  # levels of the tree that one draw decides: 4096 nodes, each with some 2^11 values of it
+
 
 @struct.dataclass
 class State:
@@ -142,8 +144,8 @@ def sample(
       the replay is empty.
     """
     shards = exchange(state) if shards is None else shards
-    strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
-    indices = _descend(state.tree, strata * state.tree[1])
+    coarse, fine = jax.random.uniform(key, (2, batch))
+    indices = _descend(state.tree, (jnp.arange(batch) + coarse) / batch * state.tree[1], fine)
     leaf = state.tree[state.tree.shape[0] // 2 + indices]
     probability = leaf / jnp.where(state.size > 0, shards.count * state.tree[1], 1.0)
     filled = jnp.where(state.size > 0, probability, 1.0)
@@ -205,12 +207,17 @@ def _set(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: chex.Array
     return jax.lax.fori_loop(0, leaves.bit_length() - 1, up, (tree, start))[0]
 
 
-def _descend(tree: chex.Array, mass: chex.Array) -> chex.Array:
-    """The item in which each cumulated mass falls, [batch] -> [batch]; one that is there if any is."""
+def _descend(tree: chex.Array, mass: chex.Array, fine: chex.Array) -> chex.Array:
+    """The item in which each cumulated mass falls, [batch] -> [batch]; one that is there if any is.
+
+    A float32 draw has 2^23 values, too few for a million leaves: below _COARSE levels it is drawn anew within the node,
+    as its share `fine` [batch] in [0, 1).
+    """
     leaves = tree.shape[0] // 2
 
-    def down(_: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+    def down(level: int, carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
         node, mass = carry
+        mass = jnp.where(level == _COARSE, fine * tree[node], mass)
         left, right = tree[2 * node], tree[2 * node + 1]
         # Rounding may point past the last positive leaf of a subtree: an empty child is never entered.
         go_right = (right > 0) & ((mass >= left) | (left <= 0))

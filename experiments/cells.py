@@ -6,6 +6,7 @@ to the same bits: they go on from a copy of its checkpoints.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -13,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,17 @@ def run(cells: Iterable[Cell], out: Path, split: str) -> list[dict[str, Any]]:
     results = []
     with progress.bar(len(wanted), "cells", unit="cell") as bar:
         for cell in wanted:
-            path = out / f"{cell.name}.json"
-            if not path.is_file():
-                found = json.dumps(_run(cell, out / cell.name, split), indent=1, ensure_ascii=False)
-                path.write_text(found + "\n", encoding="utf-8")
-            results.append(json.loads(path.read_text(encoding="utf-8")))
+            results.append(kept(out / f"{cell.name}.json", functools.partial(_run, cell, out / cell.name, split)))
             bar.update()
     return results
+
+
+def kept(path: Path, compute: Callable[[], Any]) -> Any:
+    """What the JSON file holds; what is computed is written there first where there is none."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(compute(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

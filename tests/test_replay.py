@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import chex
@@ -155,8 +156,22 @@ def test_an_item_without_priority_is_never_drawn() -> None:
         indices, _ = sample_often(current, keys, 64, 0.5)
         assert int(jnp.max(indices)) < 3
     # Even a mass beyond the root, where rounding points, ends at an item that is there.
-    beyond = replay._descend(tiny.tree, jnp.array([0.0, 1.0, 1.5]) * tiny.tree[1])
+    beyond = replay._descend(tiny.tree, jnp.array([0.0, 1.0, 1.5]) * tiny.tree[1], jnp.zeros(3))
     assert np.all(leaves(tiny)[np.asarray(beyond)] > 0)
+
+
+def test_items_rarer_than_a_float32_draw_is_fine_are_all_reached() -> None:
+    """One item has 99% of the mass; the others' shares, 2^-23.7 each, lie between two values of a float32 draw."""
+    capacity = 1 << 17
+    error = np.full(capacity, 0.01 / capacity)
+    error[0] = 0.99
+    state = filled(capacity, capacity, exponent=1.0)
+    state = dataclasses.replace(state, offset=0.0)
+    state = set_priorities(state, jnp.arange(capacity), jnp.asarray(error, jnp.float32), jnp.ones(capacity, bool))
+    mass = np.repeat(np.arange(int(0.99 * 2**23), 2**23) / 2**23, 16).astype(np.float32)
+    fine = jax.random.uniform(jax.random.key(10), (len(mass),))
+    drawn = jax.jit(replay._descend)(state.tree, jnp.asarray(mass) * state.tree[1], fine)
+    assert len(np.unique(drawn)) > 0.99 * capacity
 
 
 def test_after_the_priorities_have_shrunk_all_items_stay_reachable() -> None:
