@@ -216,6 +216,26 @@ def test_importance_weights_are_the_papers() -> None:
     np.testing.assert_array_equal(flat, np.ones(16))
 
 
+def test_ranked_draws_and_weights_are_the_papers() -> None:
+    error = np.array([0.3, 2.0, 0.7, 1e9, 0.05])
+    state = replay.init(6, 2, EXPONENT, OFFSET, ranked=True)
+    state = add(state, *items(np.arange(5)), jnp.ones(5, bool))
+    state = set_priorities(state, jnp.arange(5), jnp.asarray(error, jnp.float32), jnp.ones(5, bool))
+    p = np.array([4.0, 2.0, 3.0, 1.0, 5.0]) ** -EXPONENT
+    p /= p.sum()
+    _, indices, actual = sample(state, jax.random.key(5), 500, 0.4)
+    assert np.all(np.abs(np.bincount(np.asarray(indices), minlength=6) - 500 * np.append(p, 0.0)) <= 2)
+    weights = (5 * p) ** -0.4
+    np.testing.assert_allclose(actual, (weights / weights.max())[np.asarray(indices)], rtol=1e-5)
+    np.testing.assert_allclose(leaves(state)[:5], error + OFFSET, rtol=1e-6)
+
+
+def test_the_largest_error_leaves_the_sums_finite() -> None:
+    state = set_priorities(filled(6, 4, exponent=1.0), jnp.arange(4), jnp.full(4, 3e38), jnp.ones(4, bool))
+    assert np.isfinite(state.tree[1])
+    assert_sums(state)
+
+
 def test_fully_corrected_means_are_unbiased() -> None:
     error = np.array([0.3, 2.0, 0.7, 1.1, 0.05, 6.0])
     value = np.array([1.0, -2.0, 4.0, 0.5, 3.0, -1.0])

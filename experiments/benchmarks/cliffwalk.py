@@ -5,8 +5,8 @@
 Schaul et al. 2016, Prioritized Experience Replay, figure 1 and appendix B.1: n states in a row, of two actions one moves on
 and the other ends the walk; only the last right one pays 1. The replay holds every walk that 2^n random ones would have
 given in proportion, so the rewarded transition is one of 2^(n + 1) - 2. Tabular Q-learning draws one transition an update:
-uniformly, the one of the largest last TD error (greedy), or in proportion to its priority (PER). Counted are
-updates until the mean squared error of Q is at most 0.001; medians over the seeds.
+uniformly, the one of the largest last TD error (greedy), in proportion to its priority (PER), or by the rank of its
+priority. Counted are updates until the mean squared error of Q is at most 0.001; medians over the seeds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from aco_jax import replay, report, svg
 from aco_jax.ops import values
 from aco_jax.types import Transition
 
-METHODS = ("uniform", "greedy", "PER")
+METHODS = ("uniform", "greedy", "PER", "rank-based")
 RATE = 0.25  # of Q-learning
 SOLVED = 1e-3  # mean squared error of Q
 LOOK = 8  # updates between two looks at the error
@@ -93,7 +93,8 @@ def updates(n: int, method: str, seeds: int, most: int = 1 << 24) -> list[int]:
     items = walks(n)
     count = items.s_tm1.shape[0]
     raw = jnp.zeros((count, 1), jnp.float32)
-    memory = replay.init(count, 1, exponent=0.0 if method == "uniform" else 1.0, offset=1e-4)
+    exponent = {"uniform": 0.0, "rank-based": 0.7}.get(method, 1.0)
+    memory = replay.init(count, 1, exponent, offset=1e-4, ranked=method == "rank-based")
     memory = jax.jit(replay.add, donate_argnums=0)(memory, items, raw, raw, jnp.ones(count, bool))
     run = jax.jit(functools.partial(_solve, greedy=method == "greedy", most=most))
     solution = jnp.asarray(best(n), jnp.float32)
