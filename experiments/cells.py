@@ -21,7 +21,7 @@ from typing import Any
 
 from scipy import stats
 
-from aco_jax import progress
+from aco_jax import progress, svg
 from aco_jax.data.records import InputError
 
 HERE = Path(__file__).parent
@@ -71,6 +71,19 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 def student(count: int) -> float:
     """The 97.5% quantile of Student's t for the mean of `count` values."""
     return float(stats.t.ppf(0.975, count - 1)) if count > 1 else math.nan
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95% interval of the mean (Student's t)."""
+    return student(len(values)) * spread(values)[1] / math.sqrt(len(values))
+
+
+def mean_line(name: str, across: Sequence[float], values: Sequence[Sequence[float]]) -> svg.Line:
+    """The mean of the values at each point across, and the 95% interval as its band."""
+    means = [statistics.fmean(each) for each in values]
+    halves = [half_interval(each) for each in values]
+    band = [(mean - half, mean + half) for mean, half in zip(means, halves, strict=True)]
+    return svg.Line(name, [*zip(across, means, strict=True)], band)
 
 
 def quarters(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

@@ -2,11 +2,11 @@
 
     python experiments/benchmarks/cliffwalk.py --out=runs/benchmarks [--most=13] [--seeds=10]
 
-Schaul et al. 2016, Prioritized Experience Replay, figure 1 and appendix B.1: n states in a row, of two actions one moves on
-and the other ends the walk; only the last right one pays 1. The replay holds every walk that 2^n random ones would have
-given in proportion, so the rewarded transition is one of 2^(n + 1) - 2. Tabular Q-learning draws one transition an update:
-uniformly, the one of the largest last TD error (greedy), in proportion to its priority (PER), or by the rank of its
-priority. Counted are updates until the mean squared error of Q is at most 0.001; medians over the seeds.
+Schaul et al. 2016, Prioritized Experience Replay, figure 1 and appendix B.1: n states in a row, of two actions one
+moves on and the other ends the walk; only the last right one pays 1. The replay holds every transition of 2^n random
+walks, of which one in 2^(n + 1) - 2 is rewarded. Tabular Q-learning draws one transition an update: uniformly, the one
+of the largest last TD error (greedy), in proportion to its priority (PER), or by the rank of its priority. Counted are
+updates until the mean squared error of Q is at most 0.001; medians over the seeds.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def walks(n: int) -> Transition:
-    """Every transition of 2^n random walks: from state s the wrong action 2^(n - 1 - s) times, as often the right one."""
+    """Every transition of 2^n random walks: in state s the wrong action 2^(n - 1 - s) times, the right one as often."""
     state = np.concatenate([np.full(2 ** (n - s), s) for s in range(n)])
     right = np.concatenate([np.arange(2 ** (n - s)) % 2 for s in range(n)])
     paid = (state == n - 1) & (right == 1)

@@ -48,7 +48,7 @@ class Mdp:
 
 
 def chain(length: int = 8, slip: float = 0.2) -> Mdp:
-    """Left pays 0.1 in the first state; right stays with a chance of `slip`, pays 1 in the last state and ends there."""
+    """Left pays 0.1 in the first state; right stays with a chance of `slip`, and in the last state pays 1 and ends."""
     p, r = np.zeros((length + 1, 2, length + 1)), np.zeros((length + 1, 2))
     for s in range(length):
         p[s, 0, max(s - 1, 0)] += 1.0
@@ -60,7 +60,7 @@ def chain(length: int = 8, slip: float = 0.2) -> Mdp:
 
 
 def grid(side: int = 4, slip: float = 0.2) -> Mdp:
-    """Four directions, with a chance of `slip` to go to either side instead; one corner pays 1, its neighbour -1, and both end."""
+    """Four directions, with a chance of `slip` to go aside instead; a corner pays 1, its neighbour -1, both end."""
     count = side * side
     p, r = np.zeros((count + 1, 4, count + 1)), np.zeros((count + 1, 4))
     moves = ((-1, 0), (0, 1), (1, 0), (0, -1))

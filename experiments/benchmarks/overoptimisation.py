@@ -3,10 +3,10 @@
     python experiments/benchmarks/overoptimisation.py --out=runs/benchmarks [--seeds=10] [--noise=0.25]
 
 The gold reward is a random network on random candidates; reward models learn it from pairs, of whose labels a share is
-wrong. Best-of-n (its expectation over all draws, exact) and the policy gradient on the candidates then optimise one model,
-or five by their mean, their worst, or mean less spread. Shown is the gold reward, in standard deviations of the candidates,
-against the KL to the even policy. Gao et al. 2022, Scaling Laws for Reward Model Overoptimization, sections 2 and 3;
-Coste et al. 2023, Reward Model Ensembles, section 5.
+wrong. Best-of-n (its expectation over all draws, exact) and the policy gradient on the candidates then optimise one
+model, or five by their mean, their worst, or their mean less half of their variance. Shown is the gold reward, in
+standard deviations of the candidates, against the KL to the even policy. Gao et al. 2022, Scaling Laws for Reward
+Model Overoptimization, sections 2 and 3; Coste et al. 2023, Reward Model Ensembles, section 5.
 """
 
 from __future__ import annotations
@@ -53,11 +53,10 @@ def main() -> None:
             kl = np.array(found[0][way]["kl"])
             peak = gold.max(axis=1)
             places = kl[gold.argmax(axis=1)]
-            row = "".join(f"{np.mean(each):>10.3f} ±{_half(each):>6.3f}" for each in (peak, gold[:, -1]))
+            ends = [each.tolist() for each in (peak, gold[:, -1])]
+            row = "".join(f"{np.mean(each):>10.3f} ±{cells.half_interval(each):>6.3f}" for each in ends)
             print(f"{way:<18}{method:<18}{row}{np.mean(places):>20.2f}")
-            means, halves = gold.mean(axis=0), [_half(each) for each in gold.T]
-            band = [(float(m - h), float(m + h)) for m, h in zip(means, halves, strict=True)]
-            lines.append(svg.Line(method, [*zip(kl.tolist(), means.tolist(), strict=True)], band))
+            lines.append(cells.mean_line(method, kl.tolist(), gold.T.tolist()))
         said = np.mean([run[way]["one model"]["proxy"] for run in found], axis=0)
         lines.append(svg.Line("what one model says", [*zip(kl.tolist(), said.tolist(), strict=True)]))
         pictures[way] = svg.lines(lines, "KL to the even policy, nats", "reward, standard deviations")
@@ -91,9 +90,12 @@ def study(seed: int, noise: float, candidates: int = CANDIDATES, steps: int = 40
 
 def combined(members: jax.Array) -> dict[str, jax.Array]:
     """The reward of each method, [K], of the members' [E, K], each standardised over the candidates."""
-    weighted = functools.partial(preference.ensemble_uncertainty_weighted, coefficient=SPREAD)
-    rules = (lambda each: each[0], preference.ensemble_mean, preference.ensemble_worst, weighted)
-    return {name: jax.vmap(rule, 1)(members) for name, rule in zip(METHODS, rules, strict=True)}
+    return {
+        "one model": members[0],
+        "mean": jax.vmap(preference.ensemble_mean, 1)(members),
+        "worst case": jax.vmap(preference.ensemble_worst, 1)(members),
+        "mean - variance": jax.vmap(preference.ensemble_uncertainty_weighted, (1, None))(members, SPREAD),
+    }
 
 
 def best_of(proxy: jax.Array, reward: jax.Array, draws: tuple[int, ...]) -> np.ndarray:
@@ -169,11 +171,6 @@ def _reward(net: Any, x: jax.Array) -> jax.Array:
 
 def _standard(reward: jax.Array) -> jax.Array:
     return preference.standardise(reward, jnp.mean(reward), jnp.std(reward))
-
-
-def _half(each: Any) -> float:
-    """Half of the 95% interval of a mean (Student's t)."""
-    return cells.student(len(each)) * cells.spread([float(x) for x in each])[1] / len(each) ** 0.5
 
 
 if __name__ == "__main__":

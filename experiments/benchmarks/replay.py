@@ -4,8 +4,8 @@
 
 Shows, for 2^slots slots in float32: a chi-square of the draws against the priorities with a fifth of the slots empty;
 how many slots can still be drawn after priorities of lognormal(0, 3) have all shrunk to 0.001, beside a sum tree that
-adds differences; and the time of sampling and updating 256 items, interleaved with flashbax's prioritised buffer in this
-process where flashbax is installed. Schaul et al. 2016, Prioritized Experience Replay, appendix B.2.1.
+adds differences; and the time of sampling and updating 256 items, interleaved with flashbax's prioritised buffer where
+that is installed. Schaul et al. 2016, Prioritized Experience Replay, appendix B.2.1.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def goodness(seed: int, slots: int, draws: int) -> dict[str, float]:
     state = filled(slots, rng.lognormal(0, 3, slots - slots // 5))
     mass = leaves(state).astype(np.float64)
     # Strata make draws more even than chance; independent ones are batches of one.
-    draw = jax.jit(jax.vmap(lambda state, key, shards: replay.sample(state, key, 1, 0.5, shards)[1][0], (None, 0, None)))
+    draw = jax.jit(jax.vmap(_one_draw, (None, 0, None)))
     shards, observed, at_once = replay.exchange(state), np.zeros(slots, np.int64), 1 << 17
     for start in range(0, draws, at_once):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), start), at_once)[: draws - start]
@@ -195,6 +195,10 @@ def leaves(state: replay.State) -> np.ndarray:
 _update = jax.jit(replay.set_priorities, donate_argnums=0)
 
 
+def _one_draw(state: replay.State, key: jax.Array, shards: replay.Shards) -> jax.Array:
+    return replay.sample(state, key, 1, 0.5, shards)[1][0]
+
+
 def _add_differences(tree: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
     """The usual sum tree: the change of a leaf is added to all of its ancestors."""
     node = tree.shape[0] // 2 + slot
@@ -211,10 +215,10 @@ def _ours(state: replay.State) -> Any:
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: replay.State, key: jax.Array, error: jax.Array, shards: replay.Shards) -> Any:
         items, indices, weights = replay.sample(state, key, BATCH, 0.5, shards)
-        return replay.set_priorities(state, indices, error, weights > 0), items, weights
+        return replay.set_priorities(state, indices, error, weights > 0), (items, weights)
 
     def call(key: jax.Array, error: jax.Array) -> None:
-        held["state"], items, weights = jax.block_until_ready(step(held["state"], key, error, held["shards"]))
+        held["state"], _ = jax.block_until_ready(step(held["state"], key, error, held["shards"]))
 
     return call
 
@@ -239,10 +243,10 @@ def _flashbax(slots: int, priority: np.ndarray) -> Any:
     def step(state: Any, key: jax.Array, error: jax.Array) -> Any:
         drawn = buffer.sample(state, key)
         weights = (jnp.min(drawn.probabilities) / drawn.probabilities) ** 0.5
-        return buffer.set_priorities(state, drawn.indices, error), drawn.experience, weights
+        return buffer.set_priorities(state, drawn.indices, error), (drawn.experience, weights)
 
     def call(key: jax.Array, error: jax.Array) -> None:
-        held["state"], items, weights = jax.block_until_ready(step(held["state"], key, error))
+        held["state"], _ = jax.block_until_ready(step(held["state"], key, error))
 
     return call
 
