@@ -110,22 +110,35 @@ def experience(mdp: Mdp, key: jax.Array, count: int) -> Transition:
     first, second, third = jax.random.split(key, 3)
     s = jax.random.randint(first, (count,), 0, mdp.terminal)
     a = jax.random.randint(second, (count,), 0, mdp.actions)
-    s_t = step(mdp, third, s, a)
+    return _transitions(mdp, s, a, step(mdp, third, s, a))
+
+
+def even_experience(mdp: Mdp, each: int) -> Transition:
+    """Every pair of state and action `each` times, with next states in their true proportions: no luck in it."""
+    s, a, place = (x.ravel() for x in np.indices((mdp.terminal, mdp.actions, each)))
+    s, a = jnp.asarray(s), jnp.asarray(a)
+    return _transitions(mdp, s, a, _next_state(mdp, s, a, jnp.asarray((place + 0.5) / each, jnp.float32)))
+
+
+def step(mdp: Mdp, key: jax.Array, s: jax.Array, a: jax.Array) -> jax.Array:
+    """Next states of states and actions [..]."""
+    return _next_state(mdp, s, a, jax.random.uniform(key, s.shape))
+
+
+def _next_state(mdp: Mdp, s: jax.Array, a: jax.Array, quantile: jax.Array) -> jax.Array:
+    below = jnp.asarray(np.cumsum(mdp.p, axis=-1), jnp.float32)[s, a]
+    return jnp.minimum(jnp.sum(jnp.expand_dims(quantile, -1) >= below, axis=-1), mdp.terminal)
+
+
+def _transitions(mdp: Mdp, s: jax.Array, a: jax.Array, s_t: jax.Array) -> Transition:
     return Transition(
         s_tm1=s,
         a_tm1=a,
         r_t=jnp.asarray(mdp.r, jnp.float32)[s, a],
         discount_t=jnp.where(s_t == mdp.terminal, 0.0, DISCOUNT),
         s_t=s_t,
-        mu_tm1=jnp.full((count,), 1.0 / mdp.actions),
+        mu_tm1=jnp.full(s.shape, 1.0 / mdp.actions),
         anchor=s,
         record=s,
         query=s,
     )
-
-
-def step(mdp: Mdp, key: jax.Array, s: jax.Array, a: jax.Array) -> jax.Array:
-    """Next states of states and actions [..]."""
-    below = jnp.asarray(np.cumsum(mdp.p, axis=-1), jnp.float32)[s, a]
-    drawn = jnp.expand_dims(jax.random.uniform(key, s.shape), -1)
-    return jnp.minimum(jnp.sum(drawn >= below, axis=-1), mdp.terminal)

@@ -14,8 +14,8 @@ def test_value_iteration_of_a_chain_is_its_closed_form() -> None:
     s = np.arange(5)
     np.testing.assert_allclose(mdp.best[:5, 1], mdps.DISCOUNT ** (4 - s))
     np.testing.assert_allclose(mdp.best[0, 0], 0.1 + mdps.DISCOUNT * mdp.best[0].max())
-    slow = mdps.chain(1, slip=0.5)  # the only state: 0.5 paid, and with a chance of one half it goes on
-    np.testing.assert_allclose(slow.best[0, 1], 0.5 / (1 - 0.5 * mdps.DISCOUNT))
+    slow = mdps.chain(1, slip=0.5)  # one state: left for ever is worth 0.1 / (1 - 0.9), right stays half of the time
+    np.testing.assert_allclose(slow.best[0], [1.0, 0.5 + 0.5 * mdps.DISCOUNT])
 
 
 @pytest.mark.parametrize("mdp", [mdps.chain(), mdps.grid(), mdps.garnet()], ids=lambda mdp: mdp.name)
@@ -34,10 +34,14 @@ def test_experience_follows_the_process() -> None:
     seen = counts.sum(axis=-1, keepdims=True)[:-1]
     np.testing.assert_allclose(counts[:-1] / seen, mdp.p[:-1], atol=0.04)
     assert not np.any(counts[mdp.p == 0])
+    even = mdps.even_experience(mdp, 400)
+    counts = np.zeros(mdp.p.shape)
+    np.add.at(counts, (even.s_tm1, even.a_tm1, even.s_t), 1 / 400)
+    np.testing.assert_allclose(counts[:-1], mdp.p[:-1], atol=1 / 200)
 
 
 def test_values_are_approached_in_a_table_and_by_the_critic() -> None:
-    found = known_mdps.reach(mdps.chain(4), samples=1 << 12, steps=600, width=16)
+    found = known_mdps.reach(mdps.chain(4), each=256, steps=600, width=16)
     assert found["tabular"] < 6
     assert found["critic"] < 6
 
