@@ -142,11 +142,11 @@ def _network(
 def _tabular(
     key: jax.Array, memory: replay.State, counts: transitions.State, mdp: mdps.Mdp, config: critic.Config, steps: int
 ) -> jax.Array:
-    """Q-learning in a table, its errors mixed as the critic's."""
+    """Q-learning in a table, with the critic's mixture of errors and its optimiser."""
     valid = jnp.ones((mdp.states, mdp.actions), bool)
 
     def step(carry: Any, given: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-        (q, memory, shards), (number, key) = carry, given
+        (q, moments, memory, shards), (number, key) = carry, given
         shards = _exchanged(memory, shards, number)
         items, indices, weights = replay.sample(memory, key, BATCH, 1.0, shards)
         q_tm1, q_t = q[items.s_tm1], q[items.s_t]
@@ -156,11 +156,13 @@ def _tabular(
         expected = jax.vmap(values.expected_target, (0, None, 0, None))(items.r_t, config.discount, p_next, v)
         model = expected - jnp.take_along_axis(q_tm1, items.a_tm1[:, None], axis=1)[:, 0]
         error = (1 - config.model_weight) * sampled + config.model_weight * model
-        q = q.at[items.s_tm1, items.a_tm1].add(rate(number) * weights / jnp.mean(weights) * error)
-        return (q, replay.set_priorities(memory, indices, error, weights > 0), shards), None
+        slope = jnp.zeros_like(q).at[items.s_tm1, items.a_tm1].add(-weights * error / BATCH)
+        change, moments = optimiser.update(slope, moments)
+        memory = replay.set_priorities(memory, indices, error, weights > 0)
+        return (optax.apply_updates(q, change), moments, memory, shards), None
 
-    rate = optax.cosine_decay_schedule(0.1, steps)
-    start = (jnp.zeros((mdp.states, mdp.actions)), memory, replay.exchange(memory))
+    optimiser, q = optax.adam(optax.cosine_decay_schedule(0.03, steps)), jnp.zeros((mdp.states, mdp.actions))
+    start = (q, optimiser.init(q), memory, replay.exchange(memory))
     return jax.lax.scan(step, start, (jnp.arange(steps), jax.random.split(key, steps)))[0][0]
 
 

@@ -5,7 +5,7 @@
 Shows, for 2^slots slots in float32: a chi-square of the draws against the priorities with a fifth of the slots empty;
 how many slots can still be drawn after priorities of lognormal(0, 3) have all shrunk to 0.001, beside a sum tree that
 adds differences; and the time of sampling and updating 256 items, interleaved with flashbax's prioritised buffer where
-that is installed. Schaul et al. 2016, Prioritized Experience Replay, appendix B.2.1.
+that is installed (`pip install --no-deps flashbax`). Schaul et al. 2016, Prioritized Experience Replay, appendix B.2.1.
 """
 
 from __future__ import annotations
