@@ -161,7 +161,7 @@ def _tabular(
         memory = replay.set_priorities(memory, indices, error, weights > 0)
         return (optax.apply_updates(q, change), moments, memory, shards), None
 
-    optimiser, q = optax.adam(optax.cosine_decay_schedule(0.03, steps)), jnp.zeros((mdp.states, mdp.actions))
+    optimiser, q = optax.adam(optax.cosine_decay_schedule(0.3, steps)), jnp.zeros((mdp.states, mdp.actions))
     start = (q, optimiser.init(q), memory, replay.exchange(memory))
     return jax.lax.scan(step, start, (jnp.arange(steps), jax.random.split(key, steps)))[0][0]
 

@@ -12,8 +12,9 @@ from benchmarks import known_mdps, mdps
 def test_value_iteration_of_a_chain_is_its_closed_form() -> None:
     mdp = mdps.chain(5, slip=0.0)
     s = np.arange(5)
-    np.testing.assert_allclose(mdp.best[:5, 1], mdps.DISCOUNT ** (4 - s))
-    np.testing.assert_allclose(mdp.best[0, 0], 0.1 + mdps.DISCOUNT * mdp.best[0].max())
+    best = np.maximum(mdps.DISCOUNT**s, mdps.DISCOUNT ** (4 - s))  # left for ever is worth 1 too
+    np.testing.assert_allclose(mdp.best[:5].max(axis=1), best)
+    np.testing.assert_allclose(mdp.best[:5, 1], np.append(mdps.DISCOUNT * best[1:], 1.0))
     slow = mdps.chain(1, slip=0.5)  # one state: left for ever is worth 0.1 / (1 - 0.9), right stays half of the time
     np.testing.assert_allclose(slow.best[0], [1.0, 0.5 + 0.5 * mdps.DISCOUNT])
 
@@ -41,9 +42,10 @@ def test_experience_follows_the_process() -> None:
 
 
 def test_values_are_approached_in_a_table_and_by_the_critic() -> None:
-    found = known_mdps.reach(mdps.chain(4), each=256, steps=600, width=16)
-    assert found["tabular"] < 6
-    assert found["critic"] < 6
+    found = known_mdps.reach(mdps.grid(2), each=128, steps=800, width=16)
+    assert found["data"] < 5
+    assert found["tabular"] < 10
+    assert found["critic"] < 10
 
 
 def test_planning_gets_better_with_samples_and_smoothing_survives_unseen_pairs() -> None:
@@ -55,9 +57,9 @@ def test_planning_gets_better_with_samples_and_smoothing_survives_unseen_pairs()
 
 def test_regret_grows_and_less_when_exploring_ends() -> None:
     found = known_mdps.explore(mdps.chain(4, slip=0.0), 2, steps=400)
-    for name in known_mdps.EXPLORERS:
-        assert np.all(np.diff(np.array(found[name]), axis=0) >= 0)
-    assert np.mean(found["from entropy"][-1]) < np.mean(found["fixed 0.3"][-1])
+    added = {name: np.diff(np.array(found[name]), axis=0) for name in known_mdps.EXPLORERS}
+    assert all(np.all(each >= 0) for each in added.values())
+    assert added["from 1, annealed"][-1].mean() < added["fixed 0.3"][-1].mean()
 
 
 def test_the_actor_reaches_the_optimum() -> None:
