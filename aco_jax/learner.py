@@ -125,7 +125,9 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     averaged = _update(state.averaged, grads, config, rates | {"actor": lead * rates["actor"]})
     averaged = dataclasses.replace(
         averaged,
-        critic_target=critic.update_target(config.critic, averaged.critic_target, averaged.params["critic"]),
+        critic_target=critic.update_target(
+            config.critic, averaged.critic_target, averaged.params["critic"], state.step + 1
+        ),
         scale=scale,
     )
     memory = replay.set_priorities(state.memory, indices, td_error, weights > 0)

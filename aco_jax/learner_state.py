@@ -53,6 +53,7 @@ class Config:
     replay_capacity: int = 4096  # transitions of this replica's shard
     replay_batch: int = 128
     priority_exponent: float = 0.6  # 0 draws uniformly
+    priority_ranks: bool = False  # draw by the rank of a priority instead of its size
     importance_exponent: float = 0.4  # at the start; 1 at the end
     smoothing: float = 1.0  # mass of a row of the transition model
     epsilon_last: float = 0.02  # share of exploring actions at the end
@@ -99,7 +100,9 @@ def init(key: chex.PRNGKey, config: Config) -> State:
     """A replica that has learned nothing; the actor starts as a copy of the base."""
     params = {name: vector(tree) for name, tree in _fresh(key, config).items()}
     bins = config.environment.bins
-    memory = replay.init(config.replay_capacity, len(states.RAW), config.priority_exponent)
+    memory = replay.init(
+        config.replay_capacity, len(states.RAW), config.priority_exponent, ranked=config.priority_ranks
+    )
     averaged = Averaged(
         params=params,
         moments={name: adam(config).init(params[name]) for name in AGENTS},

@@ -1,6 +1,7 @@
 """Prioritised experience replay: a ring of transitions under a sum tree in arrays.
 
-Schaul et al. 2016, Prioritized Experience Replay, eq. 1, section 3.4 and appendix B.2.1.
+Schaul et al. 2016, Prioritized Experience Replay, eq. 1, sections 3.3 and 3.4, and appendix B.2.1. Priorities are
+proportional, p^e, or rank-based, rank(p)^-e; the latter sorts all leaves at each draw, which a few thousand allow.
 
 A shard is one replica's replay. Shards draw equally many items each, so item i of a shard has the probability
 P(i) = p_i^e / (R * sum of its shard's p^e).
@@ -19,6 +20,8 @@ from flax import struct
 from aco_jax.kernels import sum_tree
 from aco_jax.types import Transition
 
+_GREATEST = 1e30  # absolute TD error, so that no sum of priorities is infinite
+
 
 @struct.dataclass
 class State:
@@ -27,11 +30,13 @@ class State:
     items: Transition  # leaves [Z]
     raw_tm1: chex.Array  # [Z, n] float32, the observation that s_tm1 was coded from
     raw_t: chex.Array  # [Z, n] float32, the observation that s_t was coded from
-    tree: chex.Array  # [2 * leaves] float32, a sum tree of p^exponent (kernels/sum_tree.py); 0 at empty slots
+    # A sum tree (kernels/sum_tree.py) of p^exponent, of p if ranked; 0 at empty slots.
+    tree: chex.Array  # [2 * leaves] float32
     position: chex.Array  # int32 in [0, Z), the slot written next
     size: chex.Array  # int32, number of valid items
     exponent: float = struct.field(pytree_node=False)  # e of p^e; 0 draws uniformly
     offset: float = struct.field(pytree_node=False)  # added to the absolute TD error
+    ranked: bool = struct.field(pytree_node=False, default=False)  # draw by rank(p)^-exponent
 
     @property
     def capacity(self) -> int:
@@ -46,7 +51,7 @@ class Shards:
     least: chex.Array  # float32, the smallest P(i) in any shard
 
 
-def init(capacity: int, factors: int, exponent: float = 0.6, offset: float = 1e-3) -> State:
+def init(capacity: int, factors: int, exponent: float = 0.6, offset: float = 1e-3, ranked: bool = False) -> State:
     """An empty replay.
 
     Args:
@@ -54,6 +59,7 @@ def init(capacity: int, factors: int, exponent: float = 0.6, offset: float = 1e-
       factors: n, the length of a raw observation.
       exponent: e >= 0 of p^e.
       offset: > 0, so that no item becomes unreachable.
+      ranked: draw by the ranks of the priorities.
     """
     if capacity < 1 or exponent < 0 or offset <= 0:
         raise ValueError(f"capacity {capacity} >= 1, exponent {exponent} >= 0 and offset {offset} > 0 are expected")
@@ -80,6 +86,7 @@ def init(capacity: int, factors: int, exponent: float = 0.6, offset: float = 1e-
         size=jnp.zeros((), jnp.int32),
         exponent=exponent,
         offset=offset,
+        ranked=ranked,
     )
 
 
@@ -123,7 +130,7 @@ def sample(
     importance_exponent: chex.Numeric,
     shards: Shards | None = None,
 ) -> tuple[Transition, chex.Array, chex.Array]:
-    """Draws items in proportion to p^e, one from each of `batch` equal strata of the sum.
+    """Draws items in proportion to p^e or rank(p)^-e, one from each of `batch` equal strata of the sum.
 
     Importance weights (N P(i))^-b / max_j (N P(j))^-b are (min_j P(j) / P(i))^b: N, of valid items, cancels.
 
@@ -139,10 +146,11 @@ def sample(
       the replay is empty.
     """
     shards = exchange(state) if shards is None else shards
-    strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
-    indices = sum_tree.descend(state.tree, strata * state.tree[1])
-    leaf = state.tree[state.tree.shape[0] // 2 + indices]
-    probability = leaf / jnp.where(state.size > 0, shards.count * state.tree[1], 1.0)
+    tree = _rank_tree(state) if state.ranked else state.tree
+    coarse, fine = jax.random.uniform(key, (2, batch))
+    indices = sum_tree.descend(tree, (jnp.arange(batch) + coarse) / batch * tree[1], fine)
+    leaf = tree[tree.shape[0] // 2 + indices]
+    probability = leaf / jnp.where(state.size > 0, shards.count * tree[1], 1.0)
     filled = jnp.where(state.size > 0, probability, 1.0)
     # `least` is as old as the last merge, so an item may be rarer by now.
     weights = jnp.minimum(shards.least / filled, 1.0) ** importance_exponent
@@ -161,15 +169,17 @@ def set_priorities(state: State, indices: chex.Array, td_error: chex.Array, mask
     """
     chex.assert_rank([indices, td_error, mask], 1)
     held = state.tree[state.tree.shape[0] // 2 + indices] > 0
-    priority = (jnp.abs(td_error) + state.offset) ** state.exponent
-    tree = sum_tree.update(state.tree, indices, priority, mask & held & jnp.isfinite(priority))
+    size = jnp.minimum(jnp.abs(td_error), _GREATEST) + state.offset
+    priority = size if state.ranked else size**state.exponent
+    tree = sum_tree.update(state.tree, indices, priority, mask & held & jnp.isfinite(td_error))
     return dataclasses.replace(state, tree=tree)
 
 
 def exchange(state: State, axis_name: str | tuple[str, ...] | None = None) -> Shards:
     """The shards' numbers, over the replicas of `axis_name`, one or several, where it is given."""
-    leaves = state.tree[state.tree.shape[0] // 2 :]
-    least = jnp.min(jnp.where(leaves > 0, leaves, jnp.inf)) / jnp.where(state.size > 0, state.tree[1], 1.0)
+    tree = _rank_tree(state) if state.ranked else state.tree
+    leaves = tree[tree.shape[0] // 2 :]
+    least = jnp.min(jnp.where(leaves > 0, leaves, jnp.inf)) / jnp.where(state.size > 0, tree[1], 1.0)
     count = jnp.ones((), jnp.int32)
     if axis_name is not None:
         least, count = jax.lax.pmin(least, axis_name), jax.lax.psum(count, axis_name)
@@ -185,3 +195,14 @@ def recode(state: State, encode: Callable[[chex.Array], chex.Array]) -> State:
     """
     items = dataclasses.replace(state.items, s_tm1=encode(state.raw_tm1), s_t=encode(state.raw_t))
     return dataclasses.replace(state, items=items)
+
+
+def _rank_tree(state: State) -> chex.Array:
+    """The sum tree of rank(p)^-exponent, rank 1 the greatest priority, the first among equals; 0 at empty slots."""
+    priority = state.tree[state.tree.shape[0] // 2 :]
+    order = jnp.argsort(-priority)
+    rank = jnp.zeros_like(priority).at[order].set(1.0 + jnp.arange(priority.shape[0]))
+    levels = [jnp.where(priority > 0, rank**-state.exponent, 0.0)]
+    while levels[0].shape[0] > 1:
+        levels.insert(0, levels[0][0::2] + levels[0][1::2])
+    return jnp.concatenate([jnp.zeros(1), *levels])

@@ -71,14 +71,24 @@ def write(workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[
         *_curves(metrics),
         _facts(summary),
     ]
-    page = (
+    path = Path(workdir) / FILE
+    path.write_text(_page(title, body), encoding="utf-8")
+    return path
+
+
+def write_study(path: Path, title: str, words: str, pictures: Mapping[str, str]) -> None:
+    """Writes a page of pictures, by their titles, with a sentence above them."""
+    head = f"<header><h1>{escape(title)}</h1><p>{escape(words)}</p></header>"
+    body = [_section(name, picture) for name, picture in pictures.items()]
+    path.write_text(_page(title, [head, _pair_of(*body)]), encoding="utf-8")
+
+
+def _page(title: str, body: Sequence[str]) -> str:
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
     )
-    path = Path(workdir) / FILE
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def _head(title: str, summary: Mapping[str, Any]) -> str:
@@ -260,6 +270,11 @@ svg .bar + .tick { font-size: 12px; }
 .bar { fill: var(--main); }
 .dot { fill: var(--main); fill-opacity: 0.8; }
 .gap { stroke: var(--warm); stroke-width: 1.5; }
+.line { fill: none; stroke: var(--of); stroke-width: 2; stroke-linejoin: round; }
+.band { fill: var(--of); fill-opacity: 0.12; stroke: none; }
+.mark { fill: var(--of); }
+.c0 { --of: var(--main); } .c1 { --of: var(--warm); } .c2 { --of: #7a5bd0; }
+.c3 { --of: #c2a11a; } .c4 { --of: #4a90d9; } .c5 { --of: var(--soft); }
 .ideal { fill: none; stroke: var(--soft); stroke-dasharray: 3 4; }
 footer { margin-top: 48px; border-top: 1px solid var(--line); padding-top: 12px; color: var(--soft);
   font-size: 13px; }

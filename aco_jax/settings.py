@@ -60,6 +60,7 @@ class AgentsConfig:
     replay_capacity: int = bounded(4096, 16)
     replay_batch: int = bounded(128, 1)
     priority_exponent: float = bounded(0.6, 0, 1)
+    priority_ranks: bool = False
     importance_exponent: float = bounded(0.4, 0, 1)
     smoothing: float = bounded(1.0, 1e-6)
     epsilon_last: float = bounded(0.02, 0, 1)
@@ -68,6 +69,10 @@ class AgentsConfig:
     policy_weight: float = bounded(0.05, 0)
     shared_weight: float = bounded(0.05, 0)
     penalty_weight: float = bounded(0.2, 0)
+    target_every: int = bounded(0, 0)
+    label_smoothing: float = bounded(0.0, 0, 0.5)
+    reward_margin: float = bounded(0.0, 0)
+    reward_centring: float = bounded(0.0, 0)
     agreement_weight: float = bounded(0.2, 0)
     share_rate: float = bounded(0.1, 0, 1)
     share_every: int = bounded(4, 0)
@@ -132,8 +137,20 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             model=rewriter.smaller(full),
             judge=judge.Config(columns=evidence.JUDGED, witness=evidence.WITNESS, relations=relations),
         ),
-        reward=reward.Config(model=text, evidence_size=len(evidence.NAMES), relations=relations),
-        critic=critic.Config(factor_sizes=bins.factor_sizes, actions=bins.action_count, discount=walk.discount),
+        reward=reward.Config(
+            model=text,
+            evidence_size=len(evidence.NAMES),
+            relations=relations,
+            label_smoothing=agents.label_smoothing,
+            margin=agents.reward_margin,
+            centring=agents.reward_centring,
+        ),
+        critic=critic.Config(
+            factor_sizes=bins.factor_sizes,
+            actions=bins.action_count,
+            discount=walk.discount,
+            target_every=agents.target_every,
+        ),
         actor=actor.Config(
             model=full,
             factor_sizes=bins.factor_sizes,
@@ -159,6 +176,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         ),
         replay_batch=agents.replay_batch,
         priority_exponent=agents.priority_exponent,
+        priority_ranks=agents.priority_ranks,
         importance_exponent=agents.importance_exponent,
         smoothing=agents.smoothing,
         epsilon_last=agents.epsilon_last,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -12,6 +13,16 @@ Scale = Callable[[float], float]
 
 _WIDTH, _HEIGHT = 300, 150  # of a curve, in units of the view box
 _LEFT, _BOTTOM, _TOP, _RIGHT = 40, 18, 8, 10
+_COLOURS = 6  # of the page's style, `c0` to `c5`
+
+
+@dataclass(frozen=True)
+class Line:
+    """One of several lines in a picture; a band needs one (low, high) a point."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float]] = ()
 
 
 def curve(steps: Sequence[int], values: Sequence[float | None], label: str) -> str:
@@ -32,6 +43,36 @@ def curve(steps: Sequence[int], values: Sequence[float | None], label: str) -> s
         smooth = zip(xs, _running_mean(ys, len(ys) // 12), strict=True)
         parts.append(_polyline("mean", [(to_x(x), to_y(y)) for x, y in smooth]))
     return _picture(_WIDTH, _HEIGHT, f"{label}: {number(ys[0])} to {number(ys[-1])}", "".join(parts))
+
+
+def lines(series: Sequence[Line], across: str, up: str, log_x: bool = False, log_y: bool = False) -> str:
+    """Lines in one picture with their bands and names; on a log axis values that are not positive are left out."""
+    drawn = [_logged(line, log_x, log_y) for line in series]
+    points = np.array([point for line in drawn for point in line.points], float).reshape(-1, 2)
+    if not len(points):
+        return ""
+    edges = np.array([edge for line in drawn for pair in line.band for edge in pair], float)
+    x_range = _padded(points[:, 0], 0.0)
+    y_range = _padded(np.concatenate([points[:, 1], edges]), 0.06)
+    to_x, to_y = _scale(x_range, _LEFT, 340), _scale(y_range, 262, 22)
+    parts = [_axes(x_range, y_range, to_x, to_y, floor=262, powers=(log_x, log_y))]
+    parts += [_text(_LEFT, 11, up, "start"), _text(340, 291, across, "end")]
+    for place, line in enumerate(drawn):
+        colour = f"c{place % _COLOURS}"
+        if line.band:
+            xs = [x for x, _ in line.points]
+            outline = [*zip(xs, [low for low, _ in line.band], strict=True)]
+            outline += reversed([*zip(xs, [high for _, high in line.band], strict=True)])
+            corners = " ".join(f"{to_x(x):.1f},{to_y(y):.1f}" for x, y in outline)
+            parts.append(f'<polygon class="band {colour}" points="{corners}"/>')
+        parts.append(_polyline(f"line {colour}", [(to_x(x), to_y(y)) for x, y in line.points]))
+        parts += [
+            f'<circle class="mark {colour}" cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" r="2"/>' for x, y in line.points
+        ]
+        y = 30 + 17 * place
+        parts.append(f'<line class="line {colour}" x1="352" x2="368" y1="{y - 4}" y2="{y - 4}"/>')
+        parts.append(_text(373, y, line.name, "start"))
+    return _picture(500, 296, f"{up} against {across}", "".join(parts))
 
 
 def bars(values: Mapping[str, float], unit: str) -> str:
@@ -89,14 +130,33 @@ def _axes(
     to_x: Scale,
     to_y: Scale,
     floor: float = _HEIGHT - _BOTTOM,
+    powers: tuple[bool, bool] = (False, False),
 ) -> str:
+    """Grid and ticks; an axis of powers has logarithms to base 10 for values."""
     parts = []
-    for tick in _ticks(*y_range):
+    for tick, said in _marks(y_range, powers[1]):
         y = to_y(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{to_x(x_range[1]):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(_LEFT - 5, y + 3.5, number(tick), "end"))
-    parts += [_text(to_x(tick), floor + 13, number(tick), "middle") for tick in _ticks(*x_range)]
+        parts.append(_text(_LEFT - 5, y + 3.5, said, "end"))
+    parts += [_text(to_x(tick), floor + 13, said, "middle") for tick, said in _marks(x_range, powers[0])]
     return "".join(parts)
+
+
+def _logged(line: Line, log_x: bool, log_y: bool) -> Line:
+    """The line in logarithms where an axis has them."""
+    band = line.band or [(y, y) for _, y in line.points]
+    kept = [
+        (point, edges)
+        for point, edges in zip(line.points, band, strict=True)
+        if (not log_x or point[0] > 0) and (not log_y or min(point[1], *edges) > 0)
+    ]
+
+    def log(value: float, logged: bool) -> float:
+        return math.log10(value) if logged else value
+
+    points = [(log(x, log_x), log(y, log_y)) for (x, y), _ in kept]
+    bands = [(log(low, log_y), log(high, log_y)) for _, (low, high) in kept]
+    return Line(line.name, points, bands if line.band else ())
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
@@ -118,6 +178,18 @@ def _padded(values: np.ndarray, share: float) -> tuple[float, float]:
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - max(abs(low) * 0.1, 0.5), high + max(abs(high) * 0.1, 0.5)
     return low - share * (high - low), high + share * (high - low)
+
+
+def _marks(values: tuple[float, float], power: bool) -> list[tuple[float, str]]:
+    """Places of ticks and what stands there; of powers, those of 10, or of 2 where those are too few."""
+    if not power:
+        return [(tick, number(tick)) for tick in _ticks(*values)]
+    for base in (10.0, 2.0):
+        unit = math.log10(base)
+        first, last = math.ceil(values[0] / unit - 1e-9), math.floor(values[1] / unit + 1e-9)
+        if last - first >= 1:
+            return [(n * unit, number(base**n)) for n in range(first, last + 1)]
+    return [(tick, number(10**tick)) for tick in _ticks(*values)]
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -9,7 +9,6 @@ field in all cells: give such a study a folder of its own. Machine: 2 cores, no 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,8 @@ def main() -> None:
 def line(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:
     """One part: F1 without it, the paired difference to the whole with its interval (Student's t), tokens read."""
     before, after = ([100 * run["scores"]["pairs"]["f1"] for run in group] for group in (whole, runs))
-    mean, deviation = cells.spread([b - a for a, b in zip(before, after, strict=True)])
-    half = cells.student(len(after)) * deviation / math.sqrt(len(after))
+    changes = [b - a for a, b in zip(before, after, strict=True)]
+    mean, half = cells.spread(changes)[0], cells.half_interval(changes)
     read = cells.spread([run["summary"]["tokens"].get("read by the actor", 0) for run in runs])[0]
     return f"{data:<18}{name:<20}{cells.spread(after)[0]:>7.1f}{mean:>14.1f} ± {half:<7.1f}{read:>14.0f}"
 

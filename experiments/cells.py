@@ -6,6 +6,7 @@ to the same bits: they go on from a copy of its checkpoints.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -14,14 +15,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
-from aco_jax import progress
+from aco_jax import progress, svg
 from aco_jax.data.records import InputError
 
 HERE = Path(__file__).parent
@@ -50,11 +51,7 @@ def run(cells: Iterable[Cell], out: Path, split: str) -> list[dict[str, Any]]:
     results = []
     with progress.bar(len(wanted), "cells", unit="cell") as bar:
         for cell in wanted:
-            path = out / f"{cell.name}.json"
-            if not path.is_file():
-                found = json.dumps(_run(cell, out / cell.name, split), indent=1, ensure_ascii=False)
-                path.write_text(found + "\n", encoding="utf-8")
-            results.append(json.loads(path.read_text(encoding="utf-8")))
+            results.append(kept(out / f"{cell.name}.json", functools.partial(_run, cell, out / cell.name, split)))
             bar.update()
     return results
 
@@ -78,6 +75,14 @@ def baselines(scores: Mapping[str, Any]) -> str:
     )
 
 
+def kept(path: Path, compute: Callable[[], Any]) -> Any:
+    """What the JSON file holds; what is computed is written there first where there is none."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(compute(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation; that of a single value is not known."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
@@ -86,6 +91,19 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 def student(count: int) -> float:
     """The 97.5% quantile of Student's t for the mean of `count` values."""
     return float(stats.t.ppf(0.975, count - 1)) if count > 1 else math.nan
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95% interval of the mean (Student's t)."""
+    return student(len(values)) * spread(values)[1] / math.sqrt(len(values))
+
+
+def mean_line(name: str, across: Sequence[float], values: Sequence[Sequence[float]]) -> svg.Line:
+    """The mean of the values at each point across, and the 95% interval as its band."""
+    means = [statistics.fmean(each) for each in values]
+    halves = [half_interval(each) for each in values]
+    band = [(mean - half, mean + half) for mean, half in zip(means, halves, strict=True)]
+    return svg.Line(name, [*zip(across, means, strict=True)], band)
 
 
 def quarters(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

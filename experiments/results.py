@@ -8,7 +8,6 @@ Machine: 2 cores, no accelerator; about five minutes a cell.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,8 @@ def stage(name: str, runs: Sequence[dict[str, Any]]) -> str:
     if not pairs:
         return f"{name:<34}{'not measured':>10}"
     first, last = (cells.spread([pair[i] for pair in pairs])[0] for i in (0, 1))
-    mean, deviation = cells.spread([after - before for before, after in pairs])
-    half = cells.student(len(pairs)) * deviation / math.sqrt(len(pairs))
+    changes = [after - before for before, after in pairs]
+    mean, half = cells.spread(changes)[0], cells.half_interval(changes)
     return f"{name:<34}{first:>10.3f}{last:>10.3f}{mean:>14.3f} ± {half:.3f}"
 
 

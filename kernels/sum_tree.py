@@ -29,6 +29,7 @@ from jax.experimental.pallas import triton as pltriton
 LARGEST_TREE = 1 << 15  # numbers, 2^14 slots: SMEM is 1 MB, and argument and result have two buffers each
 MOST_SLOTS = 4096  # 16 a thread of the one block that takes them up on CUDA
 
+_COARSE = 12  # levels that one draw decides: 4096 nodes, each with some 2^11 values of it
 _THREADS = 128  # masses a block of threads takes down
 
 
@@ -46,19 +47,23 @@ def update(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: chex.Arr
     return jax.lax.platform_dependent(tree, slot, value, mask, default=reference_update, **forms)
 
 
-def descend(tree: chex.Array, mass: chex.Array) -> jax.Array:
+def descend(tree: chex.Array, mass: chex.Array, fine: chex.Array) -> jax.Array:
     """The slot in which each cumulated mass falls; one of positive value if there is any.
+
+    A float32 draw has 2^23 values, too few for a million slots: the mass decides twelve levels, and the way below them
+    is drawn anew within the node.
 
     Args:
       tree: [2 * L] float32, >= 0.
       mass: [n] float32, >= 0, usually below tree[1].
+      fine: [n] float32 in [0, 1), the second draw.
 
     Returns:
       [n] int32.
     """
-    _check(tree, mass)
+    _check(tree, mass, fine)
     forms = {name: functools.partial(pallas_descend, platform=name) for name in _fitting(tree, mass)}
-    return jax.lax.platform_dependent(tree, mass, default=reference_descend, **forms)
+    return jax.lax.platform_dependent(tree, mass, fine, default=reference_descend, **forms)
 
 
 def reference_update(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: chex.Array) -> jax.Array:
@@ -74,10 +79,10 @@ def reference_update(tree: chex.Array, slot: chex.Array, value: chex.Array, mask
     return jax.lax.fori_loop(0, _depth(tree), up, (tree, leaf))[0]
 
 
-def reference_descend(tree: chex.Array, mass: chex.Array) -> jax.Array:
+def reference_descend(tree: chex.Array, mass: chex.Array, fine: chex.Array) -> jax.Array:
     """Plain jnp, arguments and result as in `descend`."""
-    _check(tree, mass)
-    return _walk(tree, jnp.ones(mass.shape, jnp.int32), mass)
+    _check(tree, mass, fine)
+    return _walk(tree, jnp.ones(mass.shape, jnp.int32), mass, fine)
 
 
 def pallas_update(
@@ -109,30 +114,34 @@ def pallas_update(
     )(tree, leaf)
 
 
-def pallas_descend(tree: chex.Array, mass: chex.Array, platform: str, interpret: bool = False) -> jax.Array:
+def pallas_descend(
+    tree: chex.Array, mass: chex.Array, fine: chex.Array, platform: str, interpret: bool = False
+) -> jax.Array:
     """Arguments and result as in `descend`.
 
     Args:
       tree: [2 * L] float32.
       mass: [n] float32.
+      fine: [n] float32.
       platform: "tpu" or "cuda".
       interpret: runs that platform's kernel step by step anywhere.
     """
-    _check(tree, mass)
+    _check(tree, mass, fine)
     if platform == "tpu":
         slot = jax.ShapeDtypeStruct(mass.shape, jnp.int32)
-        return _in_scalar_memory(_descend_one_by_one, slot, "sum_tree_descend", interpret)(tree, mass)
-    padded = jnp.pad(mass, (0, -mass.shape[0] % _THREADS))
+        return _in_scalar_memory(_descend_one_by_one, slot, "sum_tree_descend", interpret)(tree, mass, fine)
+    masses, shares = (jnp.pad(x, (0, -x.shape[0] % _THREADS)) for x in (mass, fine))
+    row = pl.BlockSpec((_THREADS,), lambda i: (i,))
     slot = pl.pallas_call(
         _descend_together,
-        grid=(padded.shape[0] // _THREADS,),
-        in_specs=[pl.BlockSpec(tree.shape, lambda i: (0,)), pl.BlockSpec((_THREADS,), lambda i: (i,))],
-        out_specs=pl.BlockSpec((_THREADS,), lambda i: (i,)),
-        out_shape=jax.ShapeDtypeStruct(padded.shape, jnp.int32),
+        grid=(masses.shape[0] // _THREADS,),
+        in_specs=[pl.BlockSpec(tree.shape, lambda i: (0,)), row, row],
+        out_specs=row,
+        out_shape=jax.ShapeDtypeStruct(masses.shape, jnp.int32),
         compiler_params=pltriton.CompilerParams(num_warps=_THREADS // 32),
         interpret=interpret,
         name="sum_tree_descend",
-    )(tree, padded)
+    )(tree, masses, shares)
     return slot[: mass.shape[0]]
 
 
@@ -145,11 +154,12 @@ def _set_leaves(tree: chex.Array, slot: chex.Array, value: chex.Array, mask: che
     return tree, jnp.where(mask, leaves + slot, leaves)
 
 
-def _walk(tree: Any, node: jax.Array, mass: jax.Array) -> jax.Array:
+def _walk(tree: Any, node: jax.Array, mass: jax.Array, fine: jax.Array) -> jax.Array:
     """From `node` down to a slot, all masses at once or one; the tree is an array or a reference to one."""
 
-    def down(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def down(level: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         node, mass = carry
+        mass = jnp.where(level == _COARSE, fine * tree[node], mass)
         left, right = tree[2 * node], tree[2 * node + 1]
         # Rounding may point past the last positive leaf of a subtree: an empty child is never entered.
         go_right = (right > 0) & ((mass >= left) | (left <= 0))
@@ -167,9 +177,9 @@ def _ascend_together(_: Any, leaf: Any, tree: Any, barrier: Callable[[], None]) 
         barrier()
 
 
-def _descend_together(tree: Any, mass: Any, slot: Any) -> None:
+def _descend_together(tree: Any, mass: Any, fine: Any, slot: Any) -> None:
     """CUDA: all masses of a block of threads at once."""
-    slot[...] = _walk(tree, jnp.ones(mass.shape, jnp.int32), mass[...])
+    slot[...] = _walk(tree, jnp.ones(mass.shape, jnp.int32), mass[...], fine[...])
 
 
 def _ascend_one_by_one(tree: Any, leaf: Any, out: Any) -> None:
@@ -191,11 +201,11 @@ def _ascend_one_by_one(tree: Any, leaf: Any, out: Any) -> None:
     jax.lax.fori_loop(0, leaf.shape[0], from_leaf, None)
 
 
-def _descend_one_by_one(tree: Any, mass: Any, slot: Any) -> None:
+def _descend_one_by_one(tree: Any, mass: Any, fine: Any, slot: Any) -> None:
     """TPU."""
 
     def take_down(i: jax.Array, _: None) -> None:
-        slot[i] = _walk(tree, jnp.int32(1), mass[i])
+        slot[i] = _walk(tree, jnp.int32(1), mass[i], fine[i])
 
     jax.lax.fori_loop(0, mass.shape[0], take_down, None)
 

@@ -25,6 +25,10 @@ def test_spread_and_interval_against_hand_sized_numbers() -> None:
     assert math.isnan(cells.spread([1.0])[1])
     assert cells.student(3) == pytest.approx(4.3027, abs=1e-4)  # two degrees of freedom
     assert math.isnan(cells.student(1))
+    assert cells.half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / math.sqrt(3), abs=1e-4)
+    line = cells.mean_line("x", [5.0], [[1.0, 2.0, 3.0]])
+    assert line.points == [(5.0, 2.0)]
+    assert line.band[0] == pytest.approx((2.0 - 2.4841, 2.0 + 2.4841), abs=1e-3)
     line = results.stage("loss", [{"quarters": {"loss": (1.0, 3.0)}}, {"quarters": {"loss": (1.0, 5.0)}}])
     assert line.split() == ["loss", "1.000", "4.000", "3.000", "±", "12.706"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import chex
@@ -156,8 +157,22 @@ def test_an_item_without_priority_is_never_drawn() -> None:
         indices, _ = sample_often(current, keys, 64, 0.5)
         assert int(jnp.max(indices)) < 3
     # Even a mass beyond the root, where rounding points, ends at an item that is there.
-    beyond = sum_tree.descend(tiny.tree, jnp.array([0.0, 1.0, 1.5]) * tiny.tree[1])
+    beyond = sum_tree.descend(tiny.tree, jnp.array([0.0, 1.0, 1.5]) * tiny.tree[1], jnp.zeros(3))
     assert np.all(leaves(tiny)[np.asarray(beyond)] > 0)
+
+
+def test_items_rarer_than_a_float32_draw_is_fine_are_all_reached() -> None:
+    """One item has 99% of the mass; the others' shares, 2^-23.7 each, lie between two values of a float32 draw."""
+    capacity = 1 << 17
+    error = np.full(capacity, 0.01 / capacity)
+    error[0] = 0.99
+    state = filled(capacity, capacity, exponent=1.0)
+    state = dataclasses.replace(state, offset=0.0)
+    state = set_priorities(state, jnp.arange(capacity), jnp.asarray(error, jnp.float32), jnp.ones(capacity, bool))
+    mass = np.repeat(np.arange(int(0.99 * 2**23), 2**23) / 2**23, 16).astype(np.float32)
+    fine = jax.random.uniform(jax.random.key(10), (len(mass),))
+    drawn = jax.jit(sum_tree.descend)(state.tree, jnp.asarray(mass) * state.tree[1], fine)
+    assert len(np.unique(drawn)) > 0.99 * capacity
 
 
 def test_after_the_priorities_have_shrunk_all_items_stay_reachable() -> None:
@@ -200,6 +215,26 @@ def test_importance_weights_are_the_papers() -> None:
     np.testing.assert_allclose(actual, (weights / weights.max())[np.asarray(indices)], rtol=1e-5)
     _, _, flat = sample(filled(6, 5), jax.random.key(5), 16, 0.4)
     np.testing.assert_array_equal(flat, np.ones(16))
+
+
+def test_ranked_draws_and_weights_are_the_papers() -> None:
+    error = np.array([0.3, 2.0, 0.7, 1e9, 0.05])
+    state = replay.init(6, 2, EXPONENT, OFFSET, ranked=True)
+    state = add(state, *items(np.arange(5)), jnp.ones(5, bool))
+    state = set_priorities(state, jnp.arange(5), jnp.asarray(error, jnp.float32), jnp.ones(5, bool))
+    p = np.array([4.0, 2.0, 3.0, 1.0, 5.0]) ** -EXPONENT
+    p /= p.sum()
+    _, indices, actual = sample(state, jax.random.key(5), 500, 0.4)
+    assert np.all(np.abs(np.bincount(np.asarray(indices), minlength=6) - 500 * np.append(p, 0.0)) <= 2)
+    weights = (5 * p) ** -0.4
+    np.testing.assert_allclose(actual, (weights / weights.max())[np.asarray(indices)], rtol=1e-5)
+    np.testing.assert_allclose(leaves(state)[:5], error + OFFSET, rtol=1e-6)
+
+
+def test_the_largest_error_leaves_the_sums_finite() -> None:
+    state = set_priorities(filled(6, 4, exponent=1.0), jnp.arange(4), jnp.full(4, 3e38), jnp.ones(4, bool))
+    assert np.isfinite(state.tree[1])
+    assert_sums(state)
 
 
 def test_fully_corrected_means_are_unbiased() -> None:

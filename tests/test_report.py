@@ -146,6 +146,39 @@ def test_ticks_are_round_and_inside():
         assert low - 1e-9 <= min(ticks) <= max(ticks) <= high + 1e-9
 
 
+def test_lines_on_log_axes_are_to_scale_and_leave_out_what_has_no_logarithm():
+    series = [
+        svg.Line("first & last", [(1.0, 1.0), (10.0, 100.0), (1000.0, 10.0)], [(0.5, 2.0), (50.0, 200.0), (5.0, 20.0)]),
+        svg.Line("other", [(0.0, 5.0), (10.0, -1.0), (10.0, 10.0), (100.0, 10.0)]),
+    ]
+    picture = svg.lines(series, "n", "count", log_x=True, log_y=True)
+    (first,), (other,) = points_of(picture, "line c0"), points_of(picture, "line c1")
+    assert (first[1, 0] - first[0, 0]) / (first[2, 0] - first[0, 0]) == pytest.approx(1 / 3, abs=0.01)
+    assert (first[0, 1] - first[1, 1]) / (first[0, 1] - first[2, 1]) == pytest.approx(2.0, abs=0.02)
+    assert len(other) == 2
+    root = ElementTree.fromstring(picture)
+    (band,) = root.iter("polygon")
+    assert len(band.get("points").split()) == 6
+    said = [text.text for text in root.iter("text")]
+    assert {"first & last", "other", "n", "count", "10", "100", "1000"} <= set(said)
+    assert svg.lines([svg.Line("none", [(0.0, 1.0)])], "n", "count", log_x=True) == ""
+
+
+def test_lines_on_plain_axes_keep_all_values():
+    (line,) = points_of(svg.lines([svg.Line("a", [(0.0, -1.0), (1.0, 0.0), (4.0, 1.0)])], "x", "y"), "line c0")
+    assert (line[1, 0] - line[0, 0]) / (line[2, 0] - line[0, 0]) == pytest.approx(1 / 4, abs=0.01)
+    assert line[0, 1] - line[1, 1] == pytest.approx(line[1, 1] - line[2, 1], abs=0.2)
+
+
+def test_a_study_is_a_page_with_its_pictures(tmp_path):
+    picture = svg.lines([svg.Line(NASTY, [(0.0, 1.0), (1.0, 2.0)])], "x", "y")
+    report.write_study(tmp_path / "study.html", "A study", NASTY, {"one": picture, "two": picture})
+    text, tags, words = check(tmp_path / "study.html")
+    assert {tag for tag, _ in tags} & {"script", "link", "img", "iframe", "object"} == set()
+    assert text.count("<svg") == 2
+    assert "alert('x')" in words
+
+
 def test_bars_are_to_scale():
     root = ElementTree.fromstring(svg.bars({"a": 10.0, "b": 40.0}, "s"))
     widths = [float(bar.get("width")) for bar in root.iter("rect")]

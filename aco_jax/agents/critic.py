@@ -35,6 +35,7 @@ class Config:
     model_weight: float = 0.5  # of the expected target; 1 - model_weight is double Q's
     huber: float = 1.0  # error from which the loss grows linearly; 0 keeps the square
     target_rate: float = 0.02  # of the target network's way to the online one, a step
+    target_every: int = 0  # steps after which the target is the online network instead; 0: target_rate
     chunk: int = 256  # states read at once by `q_table`
 
     @property
@@ -130,6 +131,8 @@ def state_values(q: chex.Array, valid: chex.Array, terminal: int) -> chex.Array:
     return best.at[terminal].set(0.0)
 
 
-def update_target(config: Config, target: Params, params: Params) -> Params:
-    """The target network, moved towards the online one."""
+def update_target(config: Config, target: Params, params: Params, step: chex.Numeric) -> Params:
+    """The target network after `step` updates, moved towards the online one or, by interval, set to it."""
+    if config.target_every:
+        return values.periodic(target, params, step, config.target_every)
     return values.polyak(target, params, config.target_rate)

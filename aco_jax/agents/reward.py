@@ -36,6 +36,9 @@ class Config:
     dropout_rate: float = 0.2
     gaussian_heads: int = 1
     kl_weight: float = 0.1
+    label_smoothing: float = 0.0  # chance that a preference is the wrong way round
+    margin: float = 0.0  # by which a preferred response should be ahead
+    centring: float = 0.0  # weight of the text heads' squared sum over a pair
     spread_coefficient: float = 0.0  # k of mean - k * variance
 
     @property
@@ -140,7 +143,10 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
     variance = jnp.concatenate([jnp.zeros((*table.shape[:-1], text.shape[-1])), text_variance], axis=1)
     margin, pair_variance = jax.vmap(_pairs)(scores, variance, batch)  # [B, E, P]
     # A Gaussian member is the less sure of a pair the larger its variance (probit approximation).
-    losses = jax.nn.softplus(-margin / jnp.sqrt(1 + jnp.pi / 8 * pair_variance))
+    doubt = jnp.sqrt(1 + jnp.pi / 8 * pair_variance)
+    losses = jnp.vectorize(preference.bradley_terry_loss)(
+        margin / doubt, 0.0, 1.0 - config.label_smoothing, config.margin / doubt
+    )
     total = jnp.maximum(jnp.sum(batch.weight), 1e-6)
     # The rules, member 0, have no parameters.
     bradley_terry = jnp.sum(losses[:, 1:] * batch.weight[:, None]) / (total * (config.members - 1))
@@ -148,7 +154,10 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
     right = jnp.sum((jnp.mean(margin, axis=1) > 0) * batch.weight) / total
     text_right = jnp.sum((jnp.mean(margin[:, -config.text_heads :], axis=1) > 0) * batch.weight) / total
     metrics = {"bradley_terry": bradley_terry, "kl": kl, "accuracy": right, "text_accuracy": text_right}
-    return bradley_terry + config.kl_weight * kl, metrics
+    # NULL fixes the offset of the other members at 0; a text head's is free, and may drift.
+    offsets = jax.vmap(_centring)(text, batch)
+    centring = jnp.sum(offsets * batch.weight[:, None]) / (total * config.text_heads)
+    return bradley_terry + config.kl_weight * kl + config.centring * centring, metrics
 
 
 def language_loss(params: Params, config: Config, tokens: chex.Array) -> tuple[chex.Array, Metrics]:
@@ -214,6 +223,11 @@ def _table_scores(params: Params, config: Config, batch: Preference) -> chex.Arr
     head = EvidenceHead(config.evidence_width, config.relations)
     learned = jax.vmap(lambda p: jnp.asarray(head.apply({"params": p}, batch.evidence)))(params["evidence"])
     return jnp.concatenate([batch.rules[None], learned]).reshape(1 + config.evidence_heads, -1)
+
+
+def _centring(scores: chex.Array, batch: Preference) -> chex.Array:
+    """The squared sum of each pair's scores, [E, n] -> [E, P]."""
+    return jnp.vectorize(preference.centring_loss)(scores[:, batch.chosen], scores[:, batch.rejected])
 
 
 def _pairs(scores: chex.Array, variance: chex.Array, batch: Preference) -> tuple[chex.Array, chex.Array]:

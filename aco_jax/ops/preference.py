@@ -10,19 +10,35 @@ import numpy as np
 LEAST_STD = 1e-6  # a spread below it is none: the value is centred and left unscaled
 
 
-def bradley_terry_loss(r_a: chex.Array, r_b: chex.Array, soft_label: chex.Numeric = 1.0) -> jax.Array:
-    """-y log sigmoid(r_a - r_b) - (1 - y) log sigmoid(r_b - r_a), y the probability that a is preferred.
+def bradley_terry_loss(
+    r_a: chex.Array, r_b: chex.Array, soft_label: chex.Numeric = 1.0, margin: chex.Numeric = 0.0
+) -> jax.Array:
+    """-y log sigmoid(d) - (1 - y) log sigmoid(-d), d = r_a - r_b - margin, y the probability that a is preferred.
 
-    Bradley and Terry 1952; Ouyang et al. 2022, InstructGPT, eq. 1.
+    Bradley and Terry 1952; Ouyang et al. 2022, InstructGPT, eq. 1; Touvron et al. 2023, Llama 2, eq. 2 (margin).
 
     Args:
       r_a: scalar, the reward of the preferred response, unbounded.
       r_b: scalar, the reward of the other.
       soft_label: scalar in [0, 1].
+      margin: scalar, by how much a should be ahead.
     """
-    chex.assert_rank([r_a, r_b, soft_label], 0)
-    margin = r_a - r_b
-    return -soft_label * jax.nn.log_sigmoid(margin) - (1.0 - soft_label) * jax.nn.log_sigmoid(-margin)
+    chex.assert_rank([r_a, r_b, soft_label, margin], 0)
+    ahead = r_a - r_b - margin
+    return -soft_label * jax.nn.log_sigmoid(ahead) - (1.0 - soft_label) * jax.nn.log_sigmoid(-ahead)
+
+
+def centring_loss(r_a: chex.Array, r_b: chex.Array) -> jax.Array:
+    """(r_a + r_b)^2: of all offsets that Bradley-Terry leaves free, the one around 0.
+
+    Eisenstein et al. 2023, Helping or Herding?, eq. 5.
+
+    Args:
+      r_a: scalar.
+      r_b: scalar.
+    """
+    chex.assert_rank([r_a, r_b], 0)
+    return jnp.square(r_a + r_b)
 
 
 def pairs(permutation: chex.Array, mask: chex.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -141,3 +141,16 @@ def polyak(target: chex.ArrayTree, online: chex.ArrayTree, rate: chex.Numeric) -
     """
     chex.assert_trees_all_equal_shapes(target, online)
     return jax.tree.map(lambda old, new: old + rate * (new - old), target, online)
+
+
+def periodic(target: chex.ArrayTree, online: chex.ArrayTree, step: chex.Numeric, every: int) -> chex.ArrayTree:
+    """online where `step` is a multiple of `every`, else target. Mnih et al. 2015, algorithm 1.
+
+    Args:
+      target: tree.
+      online: tree of the same structure and shapes.
+      step: int.
+      every: int >= 1, steps.
+    """
+    chex.assert_trees_all_equal_shapes(target, online)
+    return jax.tree.map(lambda old, new: jnp.where(step % every == 0, new, old), target, online)

@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
     agents.replay_capacity = 4096  # transitions, of all replicas together
     agents.replay_batch = 128  # transitions a step
     agents.priority_exponent = 0.6  # 0 draws uniformly
+    agents.priority_ranks = False  # draw by the rank of a priority, not by its size
     agents.importance_exponent = 0.4  # at the start; 1 at the end
     agents.smoothing = 1.0  # counts spread over a row of the transition model
     agents.epsilon_last = 0.02  # share of exploring actions at the end
@@ -76,6 +77,10 @@ def get_config() -> ConfigDict:
     agents.policy_weight = 0.05  # of the episode's advantage in the base's loss
     agents.shared_weight = 0.05  # of the shared reward in the losses of base, rewriter, ranker
     agents.penalty_weight = 0.2  # of an agent's own penalty
+    agents.target_every = 0  # steps between copies of the critic to its target; 0 moves it a little every step
+    agents.label_smoothing = 0.0  # chance that a preference of the ranker is the wrong way round
+    agents.reward_margin = 0.0  # by which a preferred response should be ahead, nats
+    agents.reward_centring = 0.0  # weight that holds the offset of the reward's text heads at 0
     agents.agreement_weight = 0.2  # of the committee's agreement in the shared reward
     agents.share_rate = 0.1  # Polyak rate between the encoders of base and actor
     agents.share_every = 4  # merges; 0 never shares

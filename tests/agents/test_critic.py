@@ -131,9 +131,16 @@ def test_state_values_leave_invalid_actions_out_and_end_at_0() -> None:
 def test_target_moves_at_its_rate(params: chex.ArrayTree) -> None:
     config = dataclasses.replace(CONFIG, target_rate=0.25)
     target = jax.tree.map(lambda p: -2 * p, params)
-    moved = critic.update_target(config, target, params)
+    moved = critic.update_target(config, target, params, 1)
     expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, target, params)
     chex.assert_trees_all_close(moved, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_target_by_interval_is_a_copy_at_its_steps_and_rests_between(params: chex.ArrayTree) -> None:
+    config = dataclasses.replace(CONFIG, target_every=3)
+    target = jax.tree.map(lambda p: -2 * p, params)
+    chex.assert_trees_all_equal(critic.update_target(config, target, params, 2), target)
+    chex.assert_trees_all_equal(critic.update_target(config, target, params, 6), params)
 
 
 def test_it_reads_the_states_of_the_decision_process() -> None:
@@ -210,7 +217,7 @@ def test_the_chains_best_values_are_approached() -> None:
             slope = jax.grad(critic.loss, has_aux=True)(params, config, data)[0]
             change, moments = optimiser.update(slope, moments)
             params = optax.apply_updates(params, change)
-            return (params, critic.update_target(config, target, params), moments), None
+            return (params, critic.update_target(config, target, params, 0), moments), None
 
         params = critic.init(key, config)
         start = (params, params, optimiser.init(params))

@@ -109,6 +109,27 @@ def test_bradley_terry_of_the_evidence_heads_in_float64(params: chex.ArrayTree) 
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+def test_margins_soft_labels_and_centring_are_their_formulas(params: chex.ArrayTree) -> None:
+    """Without Gaussian heads; the deterministic members of one loss against NumPy in float64."""
+    plain = dataclasses.replace(CONFIG, dropout_heads=0, gaussian_heads=0, kl_weight=0.0)
+    config = dataclasses.replace(plain, label_smoothing=0.2, margin=0.3, centring=0.05)
+    start = reward.init(jax.random.key(4), config)
+    batch = make_batch()
+    value, _ = reward.loss(start, config, batch, jax.random.key(0))
+    assert value != reward.loss(start, plain, batch, jax.random.key(0))[0]
+    table = np.asarray(jax.vmap(lambda b: reward._table_scores(start, config, b))(batch), np.float64)[:, 1:]
+    hidden = reward._last_hidden(start, config, batch.response)
+    text = np.asarray(jax.vmap(lambda h: reward._text_scores(start, config, h, None)[0])(hidden), np.float64)
+    losses, offsets = [], []
+    for b in range(B):
+        for c, r in zip(batch.chosen[b], batch.rejected[b], strict=True):
+            for scores in (*np.pad(table[b], ((0, 0), (0, 1))), *text[b]):
+                ahead = scores[c] - scores[r] - 0.3
+                losses.append(0.8 * np.log1p(np.exp(-ahead)) + 0.2 * np.log1p(np.exp(ahead)))
+            offsets += [(scores[c] + scores[r]) ** 2 for scores in text[b]]
+    np.testing.assert_allclose(value, np.mean(losses) + 0.05 * np.mean(offsets), rtol=1e-5)
+
+
 def test_start_gets_no_gradient_and_drift_is_zero_there(params: chex.ArrayTree) -> None:
     batch = make_batch()
     grads = jax.grad(lambda p: reward.loss(p, CONFIG, batch, jax.random.key(0))[0])(params)

@@ -82,9 +82,18 @@ def test_descent_finds_the_slot_of_the_cumulated_mass(descend: Callable[..., jax
     value[-1] = 1
     mass = rng.integers(0, value.sum(), draws) + 0.5
     expected = np.searchsorted(np.cumsum(value), mass, side="right")
-    found = descend(grown(value), jnp.asarray(mass, jnp.float32))
+    found = descend(grown(value), jnp.asarray(mass, jnp.float32), jnp.zeros(draws))
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == jnp.int32
+
+
+def test_below_twelve_levels_the_second_draw_decides(descend: Callable[..., jax.Array]) -> None:
+    """Slots of priorities 1, 0, 2, 1 below each of 4096 nodes: the mass finds the node, the draw the slot."""
+    tree = grown(np.tile([1.0, 0.0, 2.0, 1.0], 4096))
+    node = np.array([0, 7, 2048, 4095, 4095])
+    fine = jnp.array([0.2, 0.3, 0.74, 0.76, 0.0])
+    mass = jnp.asarray(4 * node + 3.5, jnp.float32)  # by itself the last slot of each node
+    np.testing.assert_array_equal(descend(tree, mass, fine), 4 * node + np.array([0, 2, 2, 3, 0]))
 
 
 def test_an_empty_child_is_never_entered(descend: Callable[..., jax.Array]) -> None:
@@ -92,7 +101,7 @@ def test_an_empty_child_is_never_entered(descend: Callable[..., jax.Array]) -> N
     for seed in range(3):
         tree, _ = example(32, seed)
         mass = np.concatenate([np.linspace(0, 1, 37), np.array([1 - 1e-7, 1 + 1e-6, 2.0])]) * float(tree[1])
-        slots = np.asarray(descend(tree, jnp.asarray(mass, jnp.float32)))
+        slots = np.asarray(descend(tree, jnp.asarray(mass, jnp.float32), jnp.zeros(len(mass))))
         assert (np.asarray(tree)[32 + slots] > 0).all()
 
 
@@ -106,7 +115,7 @@ def test_after_the_priorities_have_shrunk_every_slot_is_reachable(
         tree = update(tree, leaves[start : start + 8], np.full(8, 1e-3, np.float32), np.ones(8, bool))
     np.testing.assert_array_equal(tree, grown(np.full(32, 1e-3, np.float32)))
     strata = (np.arange(64) + 0.5) / 64
-    slots = descend(tree, jnp.asarray(strata, jnp.float32) * tree[1])
+    slots = descend(tree, jnp.asarray(strata, jnp.float32) * tree[1], jnp.zeros(64))
     assert set(np.asarray(slots).tolist()) == set(range(32))
 
 
@@ -124,8 +133,9 @@ def test_mapped_kernels_agree_with_the_mapped_reference(platform: str) -> None:
     interpreted = jax.jit(jax.vmap(UPDATES[platform]))(forest, *entries)
     np.testing.assert_array_equal(interpreted, jax.vmap(kernel.reference_update)(forest, *entries))
     mass = jnp.linspace(0, 0.99, 14).reshape(2, 7) * forest[:, 1:2]
+    draws = forest, mass, jnp.zeros(mass.shape)
     np.testing.assert_array_equal(
-        jax.jit(jax.vmap(DESCENTS[platform]))(forest, mass), jax.vmap(kernel.reference_descend)(forest, mass)
+        jax.jit(jax.vmap(DESCENTS[platform]))(*draws), jax.vmap(kernel.reference_descend)(*draws)
     )
 
 
@@ -133,7 +143,7 @@ def test_the_choice_follows_the_sizes() -> None:
     def kernels(numbers: int, entries: int) -> list[int]:
         shapes = [jax.ShapeDtypeStruct((entries,), dtype) for dtype in (jnp.int32, jnp.float32, jnp.bool_)]
         tree = jax.ShapeDtypeStruct((numbers,), jnp.float32)
-        programs = jax.make_jaxpr(kernel.update)(tree, *shapes), jax.make_jaxpr(kernel.descend)(tree, shapes[1])
+        programs = jax.make_jaxpr(kernel.update)(tree, *shapes), jax.make_jaxpr(kernel.descend)(tree, *[shapes[1]] * 2)
         return [str(program).count("pallas_call[") for program in programs]
 
     assert kernels(kernel.LARGEST_TREE, kernel.MOST_SLOTS) == [2, 2]

@@ -35,6 +35,17 @@ def test_bradley_terry_gradient(finite_difference):
     np.testing.assert_allclose(gradient, finite_difference(oracle, [0.9, -0.3]), atol=1e-6)
 
 
+def test_a_margin_asks_for_that_much_more(variant):
+    loss = variant(preference.bradley_terry_loss, *np.array([1.3, -0.4, 0.8, 0.5], np.float32))
+    assert loss == pytest.approx(0.8 * np.log1p(np.exp(-1.2)) + 0.2 * np.log1p(np.exp(1.2)), rel=1e-6)
+
+
+def test_centring(variant):
+    assert variant(preference.centring_loss, np.float32(1.5), np.float32(-0.5)) == pytest.approx(1.0)
+    assert jax.grad(preference.centring_loss, argnums=(0, 1))(1.5, -0.5) == (2.0, 2.0)
+    assert preference.centring_loss(3.0, -3.0) == 0.0
+
+
 def test_bradley_terry_leaves_the_offset_free():
     for shift in (-7.0, 100.0):
         moved = preference.bradley_terry_loss(1.5 + shift, 0.25 + shift)

@@ -148,6 +148,14 @@ def test_polyak_agrees_with_optax():
         values.polyak(target, {"a": jnp.zeros(3), "b": {"c": jnp.array(4.0)}}, 0.25)
 
 
+@pytest.mark.parametrize("step", [0, 1, 4, 5, 8])
+def test_periodic_agrees_with_optax(variant, step):
+    target, online = {"a": np.array([1.0, 2.0], np.float32)}, {"a": np.array([5.0, -2.0], np.float32)}
+    ours = variant(functools.partial(values.periodic, every=4), target, online, np.int32(step))
+    theirs = optax.periodic_update(online, target, jnp.int32(step), 4)
+    np.testing.assert_array_equal(ours["a"], theirs["a"])
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.booleans()), min_size=4, max_size=4))
 def test_the_greedy_action_is_valid_and_best(entries):
