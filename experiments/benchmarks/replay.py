@@ -10,6 +10,7 @@ that is installed (`pip install --no-deps flashbax`). Schaul et al. 2016, Priori
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -31,7 +32,6 @@ from scipy import stats
 import cells
 import launch
 from aco_jax import replay, report, svg
-from aco_jax.types import Transition
 
 BATCH = 256
 SEEDS = (0, 1, 2)
@@ -68,18 +68,7 @@ def main() -> None:
 def filled(slots: int, priority: np.ndarray, exponent: float = 1.0) -> replay.State:
     """A replay whose first items have the absolute TD errors `priority`; the slots after them are empty."""
     count = len(priority)
-    whole, real = jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.float32)
-    items = Transition(
-        s_tm1=jnp.arange(count, dtype=jnp.int32),
-        a_tm1=whole,
-        r_t=real,
-        discount_t=real,
-        s_t=whole,
-        mu_tm1=real,
-        anchor=whole,
-        record=whole,
-        query=whole,
-    )
+    items = dataclasses.replace(replay.init(count, 1).items, s_tm1=jnp.arange(count, dtype=jnp.int32))
     state = replay.init(slots, 1, exponent, offset=1e-9)
     raw = jnp.zeros((count, 1), jnp.float32)
     state = jax.jit(replay.add, donate_argnums=0)(state, items, raw, raw, jnp.ones(count, bool))
