@@ -36,6 +36,7 @@ setup(
         "transformers>=5.0,<6",
         "tokenizers>=0.22,<0.24",
         "bm25s>=0.3.0,<0.4",
+        "sparse-dot-topn>=1.1,<2",
         "safetensors>=0.6,<0.9",
         "tensorboardX>=2.6.4,<3",
         "tqdm>=4.67,<5",

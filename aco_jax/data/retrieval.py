@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sparse_dot_topn import sp_matmul_topn
 
 from aco_jax.data.records import Dataset
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says at length what it does
 EMPTY = -1
 BLOCK = 512  # queries whose scores are held at a time
+PAIRS = 100_000  # pairs whose sparse rows are held at a time
+EXACT = 8192  # rows up to which all terms are looked at
+COMMON = 2048  # rows that may have a term which finds
+SPARE = 16  # rows on a shortlist beside four times those wanted
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def fuse(rankings: Sequence[np.ndarray], k: int, constant: float = 60.0) -> tupl
     points = np.broadcast_to(np.concatenate(parts), everyone.shape)
     rows = np.broadcast_to(np.arange(len(everyone))[:, None], everyone.shape)
     filled = everyone != EMPTY
-    return _best(rows[filled], everyone[filled], points[filled], len(everyone), k, total=True)
+    return _best(rows[filled], everyone[filled], points[filled], len(everyone), k)
 
 
 def fit_vectors(texts: Sequence[str]) -> Vectors:
@@ -151,28 +157,26 @@ def fit_vectors(texts: Sequence[str]) -> Vectors:
 
 
 def nearest(
-    queries: sp.csr_matrix, rows: sp.csr_matrix, k: int, *, same: bool = False, block: int = BLOCK
+    queries: sp.csr_matrix, rows: sp.csr_matrix, k: int, *, same: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k rows most similar to each query: indices [Q, k] int32 (-1 padded), scores [Q, k], best first.
 
-    same=True leaves out row q for query q (a table against itself). Only `block` x N scores exist at once.
+    same=True leaves out row q for query q (a table against itself). Of a table of more than EXACT rows, terms that more
+    than COMMON rows have do not bring a row onto the shortlist, of which the whole scores then choose: so the work
+    grows as the table, not as its square. Of smaller tables the answer is exact.
     """
-    depth = min(k, rows.shape[0])
-    ids = np.full((queries.shape[0], k), EMPTY, np.int32)
-    scores = np.zeros((queries.shape[0], k), np.float32)
-    transposed = sp.csc_matrix(rows.T)
-    for start in range(0, queries.shape[0] if depth else 0, block):
-        value = (queries[start : start + block] @ transposed).toarray()
-        number = np.arange(len(value))
-        if same:
-            value[number, start + number] = 0
-        top = np.argpartition(-value, depth - 1, axis=1)[:, :depth]
-        found = np.take_along_axis(value, top, axis=1)
-        order = np.lexsort((top, -found), axis=1)
-        top, found = np.take_along_axis(top, order, axis=1), np.take_along_axis(found, order, axis=1)
-        ids[start : start + block, :depth] = np.where(found > 0, top, EMPTY)
-        scores[start : start + block, :depth] = np.maximum(found, 0)
-    return ids, scores
+    inverted, wanted = sp.csr_matrix(rows.T, dtype=queries.dtype), k + same
+    if rows.shape[0] > EXACT:
+        inverted = sp.diags((np.diff(inverted.indptr) <= COMMON).astype(queries.dtype), format="csr") @ inverted
+        wanted = 4 * k + SPARE
+    short = sp_matmul_topn(queries, inverted, top_n=wanted, n_threads=os.cpu_count()).tocoo()
+    kept = short.row != short.col if same else np.ones(short.nnz, bool)
+    query, row, scores = short.row[kept], short.col[kept], short.data[kept]
+    if rows.shape[0] > EXACT:
+        blocks = [slice(start, start + PAIRS) for start in range(0, len(query), PAIRS)]
+        scores = [np.asarray(queries[query[b]].multiply(rows[row[b]]).sum(axis=1)).ravel() for b in blocks]
+        scores = np.concatenate([np.zeros(0), *scores])
+    return _best(query, row, scores, queries.shape[0], k)
 
 
 def candidates(
@@ -221,8 +225,8 @@ def _both_ways(
     back_rows, back_columns, back_value = _edges(back, back_points)
     rows, columns = np.concatenate([rows, back_columns]), np.concatenate([columns, back_rows])
     value = np.concatenate([value, back_value])
-    mine = _best(rows, columns, value, len(left), k, total=True)[0]
-    theirs = _best(columns, rows, value, len(right), k, total=True)[0]
+    mine = _best(rows, columns, value, len(left), k)[0]
+    theirs = _best(columns, rows, value, len(right), k)[0]
     offset_left, offset_right = dataset.offsets[pair[0]], dataset.offsets[pair[1]]
     return (
         np.where(mine == EMPTY, EMPTY, mine + offset_right).astype(np.int32),
@@ -236,18 +240,16 @@ def _edges(ids: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def _best(
-    rows: np.ndarray, columns: np.ndarray, points: np.ndarray, count: int, k: int, *, total: bool
+    rows: np.ndarray, columns: np.ndarray, points: np.ndarray, count: int, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k columns of each row with the most points (repeated cells added if `total`), best first."""
+    """The k columns of each row with the most points (those of repeated cells are added), best first."""
     ids = np.full((count, k), EMPTY, np.int32)
     scores = np.zeros((count, k), np.float32)
     if len(rows) == 0:
         return ids, scores
     width = int(columns.max()) + 1
     cell, inverse = np.unique(rows.astype(np.int64) * width + columns, return_inverse=True)
-    value = (
-        np.bincount(inverse, points) if total else np.maximum.reduceat(points, np.unique(inverse, return_index=True)[1])
-    )
+    value = np.bincount(inverse, points)
     row, column = cell // width, cell % width
     order = np.lexsort((column, -value, row))
     row, column, value = row[order], column[order], value[order]

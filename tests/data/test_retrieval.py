@@ -44,9 +44,21 @@ def test_nearest_equals_brute_force_and_leaves_itself_out():
     rows = sp.random(9, 6, 0.5, format="csr", random_state=0, dtype=np.float32)
     full = (rows @ rows.T).toarray()
     np.fill_diagonal(full, 0)
-    ids, scores = retrieval.nearest(rows, rows, 3, same=True, block=4)
+    ids, scores = retrieval.nearest(rows, rows, 3, same=True)
     np.testing.assert_allclose(scores, -np.sort(-full, axis=1)[:, :3], rtol=1e-6)
     assert (ids != np.arange(9)[:, None]).all()
+
+
+def test_in_a_large_table_terms_that_many_have_find_nobody_but_count(monkeypatch):
+    """Row 0 shares its rare term with row 1 alone; rows 2 to 5 are nearer by the term that all have."""
+    monkeypatch.setattr(retrieval, "EXACT", 4)
+    monkeypatch.setattr(retrieval, "COMMON", 3)
+    rows = sp.csr_matrix(np.array([[0.9, 0.4], [0.1, 0.3]] + [[1.0, 0.0]] * 4, np.float32))
+    ids, scores = retrieval.nearest(rows[:1], rows, 3, same=True)
+    np.testing.assert_array_equal(ids, [[1, -1, -1]])
+    np.testing.assert_allclose(scores, [[0.9 * 0.1 + 0.4 * 0.3, 0, 0]], rtol=1e-6)
+    monkeypatch.setattr(retrieval, "EXACT", 6)
+    assert set(retrieval.nearest(rows[:1], rows, 3, same=True)[0][0]) <= {2, 3, 4, 5}
 
 
 def test_fuse_adds_reciprocal_ranks():
