@@ -27,6 +27,7 @@ from aco_jax.types import Params, Query
 
 CHUNK = 256  # rows that a model reads at once
 DEPTH = 10  # least answers of a text that are looked at
+POOL = 8192  # records up to which all are embedded
 GROUPS = 64  # groups of records whose likelihood is computed at once
 CLIP = 3.0  # nats a token
 
@@ -39,7 +40,8 @@ class Staff:
     config: TrainConfig
     agents: learner_state.Config
     params: dict[str, Params]
-    vectors: np.ndarray  # [N, D] float32, the base's embeddings of all records
+    pool: np.ndarray  # [n] int32 records, ascending: those that are looked at by what they mean
+    vectors: np.ndarray  # [n, D] float32, the base's embeddings of them
 
     @property
     def depth(self) -> int:
@@ -68,9 +70,19 @@ class Split:
     found: np.ndarray  # [n, M, depth] int32 records, -1 where there are fewer
 
 
-def staff(desk: Desk, config: TrainConfig, agents: learner_state.Config, params: dict[str, Params]) -> Staff:
-    """The agents with these parameters; all records are embedded."""
-    return Staff(desk, config, agents, params, embeddings(agents, params["base"], desk.asks))
+def staff(
+    desk: Desk, config: TrainConfig, agents: learner_state.Config, params: dict[str, Params], rows: np.ndarray
+) -> Staff:
+    """The agents with these parameters, to be asked about lists `rows`.
+
+    Of large tables not all records are embedded, for that would take longer than the rest of a round: those that resemble
+    the anchors by their words are, and POOL others.
+    """
+    pool = np.arange(desk.dataset.size)
+    if len(pool) > POOL:
+        pool = np.union1d(desk.problem.record[rows], np.linspace(0, len(pool) - 1, POOL, dtype=int))
+        pool = pool[pool >= 0]
+    return Staff(desk, config, agents, params, pool, embeddings(agents, params["base"], desk.asks[pool]))
 
 
 def ask(team: Staff, anchors: Anchors, key: jax.Array) -> Asked:
@@ -145,11 +157,15 @@ def lexical(desk: Desk, words: np.ndarray, searched: np.ndarray, k: int) -> np.n
 
 def nearest(team: Staff, source: np.ndarray, searched: np.ndarray) -> np.ndarray:
     """The records of the tables searched [n] whose embedding is nearest to that of row tokens [n, S], [n, depth]."""
-    offsets = team.desk.dataset.offsets
+    offsets = np.searchsorted(team.pool, team.desk.dataset.offsets).astype(np.int32)
     queries = embeddings(team.agents, team.params["base"], source)
-    find = partial(retrieval.top_k, embeddings=jnp.asarray(team.vectors), k=team.depth, block=CHUNK)
-    ranges = offsets[searched].astype(np.int32), offsets[searched + 1].astype(np.int32)
-    return chunked(lambda queries, first, end: find(queries, first=first, end=end)[0], queries, *ranges)
+    # A part of large tables is filled up to a multiple of POOL, so that a few more records compile nothing anew.
+    missing = -len(team.pool) % POOL if len(team.pool) > POOL else 0
+    vectors = jnp.asarray(np.pad(team.vectors, ((0, missing), (0, 0))))
+    find = partial(retrieval.top_k, embeddings=vectors, k=team.depth, block=CHUNK)
+    ranges = offsets[searched], offsets[searched + 1]
+    found = chunked(lambda queries, first, end: find(queries, first=first, end=end)[0], queries, *ranges)
+    return np.where(found >= 0, team.pool[found], retrieval.EMPTY).astype(np.int32)
 
 
 def embeddings(agents: learner_state.Config, params: Params, tokens: np.ndarray) -> np.ndarray:

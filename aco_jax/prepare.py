@@ -38,7 +38,7 @@ def round_material(
     rng = np.random.default_rng([config.seed, ANCHORS, seed])
     anchors = choose(desk, config, believed, rng, number, lists)
     key = jax.random.fold_in(jax.random.key(config.seed), KEYS + seed)
-    batch, metrics = prepare(inquiry.staff(desk, config, agents, params), believed, anchors, key)
+    batch, metrics = prepare(inquiry.staff(desk, config, agents, params, anchors.row), believed, anchors, key)
     first = seed * len(anchors.row)
     batch = dataclasses.replace(batch, query=np.arange(first, first + len(anchors.row), dtype=np.int32))
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics

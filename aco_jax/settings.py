@@ -48,6 +48,7 @@ class RunConfig:
     planted: float = bounded(0.5, 0, 1)  # share of anchors that are planted copies
     hidden: float = bounded(0.5, 0, 1)  # share of anchors whose answer is taken out: NULL is right
     temperature: float = bounded(0.5, 0, 10)  # of asking and rewriting
+    walks: int = bounded(1024, 1)  # lists that the actor walks at most when tables are related, the most open first
     keep: int = bounded(3, 1)  # checkpoints
 
 

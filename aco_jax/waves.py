@@ -43,7 +43,8 @@ class Walked:
 def walk(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> Walked:
     """Lets the actor walk every list that is open to its end."""
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
-    lists = _Lists(config, agents, desk, run, unsettled(desk.problem.place, np.asarray(run.believed.posterior)))
+    rows = unsettled(desk.problem.place, np.asarray(run.believed.posterior), config.train.walks)
+    lists = _Lists(config, agents, desk, run, rows)
     going = np.arange(len(lists.rows))
     with progress.bar(len(going), "relating", unit="list") as bar:
         while len(going):
@@ -56,15 +57,18 @@ def walk(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, ru
     return lists.walked()
 
 
-def unsettled(place: np.ndarray, posterior: np.ndarray) -> np.ndarray:
-    """The lists [n] of which the evidence does not say by itself whether there is a partner.
+def unsettled(place: np.ndarray, posterior: np.ndarray, most: int) -> np.ndarray:
+    """The lists [n] of which the evidence does not say by itself whether there is a partner, in their order.
 
     Args:
         place: [lists, K], the numbers of the candidates' pairs, -1 where empty.
         posterior: [P] of the pairs.
+        most: lists that may be walked; where more are open, those that are most so.
     """
     likeliest = np.where(place >= 0, posterior[place], 0.0).max(axis=1)
-    return np.flatnonzero((likeliest > SETTLED) & (likeliest < 1 - SETTLED)).astype(np.int32)
+    settled = np.abs(likeliest - 0.5)
+    first = np.argsort(settled, kind="stable")[:most]
+    return np.sort(first[settled[first] < 0.5 - SETTLED]).astype(np.int32)
 
 
 class _Lists:
@@ -77,7 +81,7 @@ class _Lists:
         self, config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, rows: np.ndarray
     ) -> None:
         self.rows = rows
-        self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents))
+        self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents), rows)
         self._believed, self._texts = run.believed, jnp.asarray(desk.texts)
         self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
         policy = learner_state.policy_table(self._team.params["actor"], agents)

@@ -13,7 +13,7 @@ import pytest
 from aco_jax import desk as desks
 from aco_jax import inquiry, prepare, settings, supervision, train
 from aco_jax.agents import base
-from aco_jax.data import records
+from aco_jax.data import records, retrieval
 from aco_jax.settings import TrainConfig
 
 ROWS = np.arange(0, 24, 3)
@@ -25,7 +25,7 @@ def team(shops: Path, tiny: TrainConfig) -> inquiry.Staff:
     dataset = records.read_folder(shops, relations=records.SAME)
     desk = desks.open_desk(tiny, dataset)
     agents = settings.learner_config(tiny, dataset, desk.tokenizer)
-    return inquiry.staff(desk, tiny, agents, train.parameters(train.start(tiny, agents, desk), agents))
+    return inquiry.staff(desk, tiny, agents, train.parameters(train.start(tiny, agents, desk), agents), ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,23 @@ def test_what_lies_nearest_is_what_the_embeddings_say(team: inquiry.Staff, asked
 def test_a_record_lies_nearest_to_itself(team: inquiry.Staff) -> None:
     found = inquiry.nearest(team, team.desk.asks, team.desk.dataset.table_of)
     np.testing.assert_array_equal(found[:, 0], np.arange(team.desk.dataset.size))
+
+
+def test_of_large_tables_a_part_is_embedded(
+    team: inquiry.Staff, asked: inquiry.Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inquiry, "POOL", 4)
+    rows, problem = ROWS[:1], team.desk.problem
+    small = inquiry.staff(team.desk, team.config, team.agents, team.params, rows)
+    resembling = problem.record[rows][problem.record[rows] >= 0]
+    assert set(resembling) <= set(small.pool)
+    assert len(small.pool) < team.desk.dataset.size
+    np.testing.assert_allclose(small.vectors, team.vectors[small.pool], rtol=1e-5, atol=1e-6)
+    searched = problem.table[ROWS]
+    found = inquiry.nearest(small, asked.source, searched)
+    named = found != retrieval.EMPTY
+    assert set(found[named]) <= set(small.pool)
+    assert (team.desk.dataset.table_of[found] == searched[:, None])[named].all()
 
 
 def test_queries_keep_to_their_table(team: inquiry.Staff, asked: inquiry.Asked) -> None:

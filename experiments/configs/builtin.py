@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
     train.planted = 0.5  # share of anchors that are planted copies
     train.hidden = 0.5  # share of anchors whose answer is taken out: NULL is right
     train.temperature = 0.5  # of asking and rewriting; 0 is greedy
+    train.walks = 1024  # lists that the actor walks at most when tables are related, the most open first
     train.keep = 3  # checkpoints
 
     # Agents
