@@ -75,8 +75,8 @@ def staff(
 ) -> Staff:
     """The agents with these parameters, to be asked about lists `rows`.
 
-    Of large tables not all records are embedded, for that would take longer than the rest of a round: those that resemble
-    the anchors by their words are, and POOL others.
+    Of large tables not all records are embedded, for that would take longer than the rest of a round: those that
+    resemble the anchors by their words are, and POOL others.
     """
     pool = np.arange(desk.dataset.size)
     if len(pool) > POOL:
