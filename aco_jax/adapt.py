@@ -79,8 +79,8 @@ def adapt(workdir: Path, data: Path, rounds: int | None = None) -> Adapted:
     if summary is not None:
         return Adapted(folder, news, None, summary)
     shutil.copytree(workdir / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
-    _learn(workdir, folder, config, before, after, news, rounds)
-    rows, summary = answer.finish(folder, after)
+    desk = _learn(workdir, folder, config, before, after, news, rounds)
+    rows, summary = answer.finish(folder, desk)
     examples = [report.Example(**example) for example in summary["examples"]]
     report.write(folder, progress.read_metrics(folder), summary, report.Tables(examples=examples))
     return Adapted(folder, news, rows, summary)
@@ -123,8 +123,8 @@ def _learn(
     after: Dataset,
     news: News,
     rounds: int | None,
-) -> None:
-    """Believes, plays the rounds, saves after each, and writes summary.json."""
+) -> desks.Desk:
+    """Believes, plays the rounds, saves after each, and writes summary.json; returns the desk of the tables as now."""
     clock = training.Clock()
     with clock.stage("tables"):
         *_, old, learned = answer.restore(workdir, before)
@@ -141,6 +141,7 @@ def _learn(
     summary = training.summarise(after, desk, agents, run, clock, spent)
     summary["counts"] |= news.counts() | {"lists new": len(lists), "rounds of adapting": len(steps) - 1}
     _write_json(folder / "summary.json", summary)
+    return desk
 
 
 def _round(

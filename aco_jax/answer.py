@@ -60,13 +60,13 @@ def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[
     return rows_of(dataset, kept, pairs)
 
 
-def finish(workdir: Path, dataset: Dataset) -> tuple[list[Row], dict[str, Any]]:
+def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     """Relates the run's own tables: relations.csv, and into summary.json what is estimated without labels.
 
     Returns the rows and the summary.
     """
-    start = time.monotonic()
-    config, agents, desk, run = restore(workdir, dataset)
+    start, config, dataset = time.monotonic(), _config(workdir), desk.dataset
+    agents, run = _learned(workdir, config, desk)
     walked = waves.walk(config, agents, desk, run) if config.train.rounds else None
     found = judged(agents, desk, run, walked)
     rows = rows_of(dataset, found, None)
@@ -113,22 +113,33 @@ def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner_state
 
     Of others the judge says what is believed, as it was fitted; the run's own tables must still be there.
     """
-    config = configuration.read(workdir, TrainConfig)
-    if not (workdir / "summary.json").is_file():
-        raise InputError(f"{workdir}: not finished, expected a run that experiments/aco.py has finished")
+    config = _config(workdir)
     own = configuration.load(config.data, workdir, config.seed)
     desk = training.open_desk(config, own, workdir)
-    agents = learner_config(config, own, desk.tokenizer)
-    found = checkpoints.restore(workdir / "checkpoints", training.start(config, agents, desk))
-    if found is None:
-        raise InputError(f"{workdir / 'checkpoints'}: nothing saved, expected those of a finished run")
-    run = found[1]
+    agents, run = _learned(workdir, config, desk)
     if own.fingerprint == dataset.fingerprint:
         return config, agents, desk, run
     other = training.open_desk(config, dataset, workdir)
     agents = learner_config(config, dataset, desk.tokenizer)
     run, _ = training.judge_again(config, agents, other, training.carry_folds(desk, run.believed.fold, other), run)
     return config, agents, other, run
+
+
+def _config(workdir: Path) -> TrainConfig:
+    """The config of a finished run."""
+    config = configuration.read(workdir, TrainConfig)
+    if not (workdir / "summary.json").is_file():
+        raise InputError(f"{workdir}: not finished, expected a run that experiments/aco.py has finished")
+    return config
+
+
+def _learned(workdir: Path, config: TrainConfig, desk: desks.Desk) -> tuple[learner_state.Config, training.Run]:
+    """The last checkpoint of a run, at the desk of its own tables."""
+    agents = learner_config(config, desk.dataset, desk.tokenizer)
+    found = checkpoints.restore(workdir / "checkpoints", training.start(config, agents, desk))
+    if found is None:
+        raise InputError(f"{workdir / 'checkpoints'}: nothing saved, expected those of a finished run")
+    return agents, found[1]
 
 
 def _kept(workdir: Path, dataset: Dataset) -> Judged | None:

@@ -81,10 +81,11 @@ class Clock:
             self.seconds["compilation"] = self.seconds.get("compilation", 0.0) + duration_secs
 
 
-def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> Summary:
+def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> tuple[Summary, desks.Desk]:
     """Trains, or goes on training, in `workdir`; writes metrics, checkpoints and summary.json.
 
-    Nothing but the tables is read. Raises InputError where the checkpoints are of another structure.
+    Nothing but the tables is read. Returns the summary, and the tables with all that was fitted to them, which
+    `answer.finish` takes. Raises InputError where the checkpoints are of another structure.
     """
     clock = Clock()
     with clock.stage("tables"):
@@ -95,7 +96,7 @@ def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> Summary:
     run, spent = follow(steps, start(config, agents, desk), workdir, config, clock, mesh, "aco")
     summary = summarise(dataset, desk, agents, run, clock, spent)
     (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return summary
+    return summary, desk
 
 
 def follow(

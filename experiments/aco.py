@@ -23,8 +23,8 @@ def main() -> None:
     config = launch.typed(settings.TrainConfig)
     workdir = Path(flags.FLAGS.workdir)
     dataset = configuration.open_run(config, workdir)
-    train.train(config, dataset, workdir)
-    rows, summary = answer.finish(workdir, dataset)
+    _, desk = train.train(config, dataset, workdir)
+    rows, summary = answer.finish(workdir, desk)
     if config.data.path:
         evaluate.write_report(workdir)
     else:

@@ -236,8 +236,8 @@ def test_a_later_delivery_is_learned_and_related(tmp_path: Path, monkeypatch: py
     """The smoke run, its later delivery, a stop after the first step, and an adaptation where nothing is new."""
     config, workdir, data = smoke(), tmp_path / "W", tmp_path / "new"
     dataset = configuration.open_run(config, workdir)
-    train.train(config, dataset, workdir)
-    answer.finish(workdir, dataset)
+    _, desk = train.train(config, dataset, workdir)
+    answer.finish(workdir, desk)
     assert config.data.generator is not None
     delivery = catalogue.later(config.seed, **dataclasses.asdict(config.data.generator))
     delivery.write(data)

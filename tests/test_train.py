@@ -29,8 +29,8 @@ def finished(shops: Path, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFa
     workdir = tmp_path_factory.mktemp("whole")
     config = tiny
     dataset = configuration.open_run(config, workdir)
-    train.train(config, dataset, workdir)
-    answer.finish(workdir, dataset)
+    _, desk = train.train(config, dataset, workdir)
+    answer.finish(workdir, desk)
     return workdir
 
 
