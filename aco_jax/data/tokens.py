@@ -183,9 +183,12 @@ def load(folder: str | Path) -> Tokenizer:
     for name in ("tokenizer.json", "layout.json"):
         if not (path / name).is_file():
             raise InputError(f"{path / name}: no such file, expected a saved tokenizer")
-    layout = json.loads((path / "layout.json").read_text(encoding="utf-8"))
-    special, columns = Special(**layout["special"]), tuple(layout["columns"])
-    return Tokenizer(_plain(_from_file(path)), special, layout["offset"], columns)
+    try:
+        layout = json.loads((path / "layout.json").read_text(encoding="utf-8"))
+        special, columns, offset = Special(**layout["special"]), tuple(layout["columns"]), int(layout["offset"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path / 'layout.json'}: {error}, expected what a saved tokenizer has") from error
+    return Tokenizer(_plain(_from_file(path)), special, offset, columns)
 
 
 def from_pretrained(path: str | Path) -> Tokenizer:

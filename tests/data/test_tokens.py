@@ -109,6 +109,13 @@ def test_refusals(tmp_path: Path) -> None:
         tokens.from_pretrained(tmp_path)
 
 
+def test_a_spoilt_layout_is_named(trained: Tokenizer, tmp_path: Path) -> None:
+    trained.save(tmp_path)
+    (tmp_path / "layout.json").write_text('{"offset": 0, "special": {}}')
+    with pytest.raises(InputError, match=r"layout.json: .*, expected what a saved tokenizer has"):
+        tokens.load(tmp_path)
+
+
 def test_rows_name_table_and_columns_and_leave_missing_ones_out(trained: Tokenizer) -> None:
     special = trained.special
     rows = [{"a": "drill", "b": "", "c": "sony"}, {"c": "lcd", "x": "black"}]
