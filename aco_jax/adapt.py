@@ -18,10 +18,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import answer, configuration, learner, learner_state, prepare, progress, replicas, report, supervision
+from aco_jax import answer, configuration, learner, learner_state, prepare, progress, replicas, report
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.configuration import DataConfig
+from aco_jax.data import listing
 from aco_jax.data.records import Dataset, InputError
 from aco_jax.settings import TrainConfig, learner_config
 
@@ -109,7 +110,7 @@ def compare(before: Dataset, after: Dataset) -> News:
     )
 
 
-def new_lists(problem: supervision.Problem, told: np.ndarray) -> np.ndarray:
+def new_lists(problem: listing.Problem, told: np.ndarray) -> np.ndarray:
     """The lists [n] whose anchor or one of whose candidates is among the records told [N] bool."""
     candidates = (problem.record >= 0) & told[np.maximum(problem.record, 0)]
     return np.flatnonzero(told[problem.anchor] | candidates.any(axis=1))

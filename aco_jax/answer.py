@@ -24,6 +24,7 @@ from aco_jax import checkpoints, configuration, inquiry, learner_state, supervis
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import ranker
+from aco_jax.data import listing
 from aco_jax.data.records import Dataset, InputError, Pairs
 from aco_jax.models import judge
 from aco_jax.settings import TrainConfig, learner_config
@@ -167,7 +168,7 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     Where no actor was trained nothing was walked, and the posterior alone decides.
     """
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
-    logits = np.array(_logits(params, agents.ranker, supervision.everything(problem), run.believed.fold))
+    logits = np.array(_logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
     if walked is None:
         posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
         nobody = np.zeros(len(problem.pair), bool)

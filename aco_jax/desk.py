@@ -14,7 +14,7 @@ import numpy as np
 
 from aco_jax import learner, play, supervision
 from aco_jax.agents import base, ranker, rewriter
-from aco_jax.data import evidence, noise, retrieval, tasks, tokens
+from aco_jax.data import evidence, listing, noise, retrieval, tasks, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
@@ -33,7 +33,7 @@ class Desk:
     setting: tasks.Setting
     index: evidence.Index
     lexical: retrieval.Lexical
-    problem: supervision.Problem
+    problem: listing.Problem
     texts: np.ndarray  # [N, T] int32, records as the reward model reads them
     asks: np.ndarray  # [N, S] int32, records as base and reader read them
     facts: np.ndarray  # [V] bool
@@ -60,7 +60,7 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
     index = evidence.fit(dataset)
     lexical = retrieval.fit_lexical(dataset)
     lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
-    problem = supervision.prepare(dataset, index, lists)
+    problem = listing.prepare(dataset, index, lists)
     records = range(dataset.size)
     rows = [dataset.row(r) for r in records]
     return Desk(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from aco_jax import inquiry, learner_state, play, supervision
-from aco_jax.data import evidence, retrieval, tasks
+from aco_jax.data import evidence, listing, retrieval, tasks
 from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose, unseen
 from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
@@ -137,7 +137,7 @@ def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, 
     """Evidence of candidates [n, M + 1, K], their reverse support and their plain score, [n, M + 1, K] each."""
     problem, flat = desk.problem, record.reshape(len(record), -1)
     described = evidence.describe(desk.index, _tables_of(desk, anchors), anchors.rows)
-    seen, validity, score = supervision.observe_new(problem, desk.index, described, flat, anchors.row, ~anchors.planted)
+    seen, validity, score = listing.observe_new(problem, desk.index, described, flat, anchors.row, ~anchors.planted)
     reverse = seen[..., evidence.NAMES.index("reverse margin")]
     shape = record.shape
     lengths = (desk.asks > 0).sum(axis=1)[np.maximum(record, 0)]
@@ -193,7 +193,7 @@ def _resembling(desk: Desk, anchors: Anchors, searched: np.ndarray, k: int) -> n
     if len(copies) == 0:
         return found
     described = evidence.describe(desk.index, _tables_of(desk, anchors)[copies], [anchors.rows[int(i)] for i in copies])
-    found[copies] = supervision.neighbours(desk.dataset, desk.index, described, searched[copies], k)
+    found[copies] = listing.neighbours(desk.dataset, desk.index, described, searched[copies], k)
     return found
 
 

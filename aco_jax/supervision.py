@@ -1,27 +1,28 @@
 """What is believed without a label: the confident start, hidden matches, priors, and the fixed decision.
 
-A host loop calls `prepare` and `init` once and then, each round: `propose` (what to learn), the judge's
-training, `update` with its held-out logits, and the posteriors are what is believed of every pair. Nothing here
-reads gold. The shifted logits of one round never enter the prior of the next.
+A host loop calls `init` once and then, each round: `propose` and `join` (what to learn), the judge's training, `update`
+with its held-out logits, and the posteriors are what is believed of every pair. Nothing here reads gold. The shifted
+logits of one round never enter the prior of the next.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import chex
+import jax
 import numpy as np
 from flax import struct
 
-from aco_jax.data import evidence
-from aco_jax.data.records import Dataset
-from aco_jax.data.retrieval import Lists, nearest
+from aco_jax.data import listing
 from aco_jax.ops import calibration
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates
 
-CLIP = 6.0  # standardised evidence beyond is as good as this
 EMPTY_LOGIT = -30.0
+
+Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the fold [n] of each
 
 
 @dataclass(frozen=True)
@@ -35,34 +36,6 @@ class Config:
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     several: float = 0.1  # share of matched records with two partners or more that makes it one-to-many
     balance_steps: int = 50  # of the one-to-one balancing
-
-
-@dataclass(frozen=True)
-class Problem:
-    """All lists with their evidence. R lists, K candidates, P pairs of records, each pair once.
-
-    anchor [R], table [R], record [R, K] (-1 empty), pair [P, 2] (lower record first), place [R, K] (number of
-    the pair, -1), reverse [R, K] (list of the candidate back to the anchor's table), facts [P, F], validity
-    [P], score [R, K], direction [R] (1: the anchor's table is the earlier), repeats [N], kind [R] (number of
-    the ordered pair of tables), home [R] (the anchor's table), mean and std [F + view] of the evidence, size N.
-    """
-
-    anchor: np.ndarray
-    table: np.ndarray
-    record: np.ndarray
-    pair: np.ndarray
-    place: np.ndarray
-    reverse: np.ndarray
-    facts: np.ndarray
-    validity: np.ndarray
-    score: np.ndarray
-    direction: np.ndarray
-    repeats: np.ndarray
-    kind: np.ndarray
-    home: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    size: int
 
 
 @struct.dataclass
@@ -84,55 +57,7 @@ class State:
     seed: chex.Array
 
 
-def prepare(dataset: Dataset, index: evidence.Index, lists: Lists) -> Problem:
-    """Compares every candidate pair once, and finds each pair's list in the other direction."""
-    rows, slots = np.nonzero(lists.record >= 0)
-    anchor, other = lists.anchor[rows].astype(np.int64), lists.record[rows, slots].astype(np.int64)
-    code, number = np.unique(np.minimum(anchor, other) * dataset.size + np.maximum(anchor, other), return_inverse=True)
-    pair = np.stack([code // dataset.size, code % dataset.size], axis=1).astype(np.int32)
-    facts, validity = evidence.compare(index, index.records, index.records, pair[:, 0], pair[:, 1])
-    place = np.full(lists.record.shape, -1, np.int32)
-    place[rows, slots] = number
-    tables = len(dataset.tables)
-    row_of = np.full((dataset.size, tables), -1, np.int32)
-    row_of[lists.anchor, lists.table] = np.arange(len(lists.anchor))
-    own = dataset.table_of[lists.anchor]
-    blank = Problem(
-        anchor=lists.anchor,
-        table=lists.table,
-        record=lists.record,
-        pair=pair,
-        place=place,
-        reverse=row_of[np.maximum(lists.record, 0), own[:, None]],
-        facts=facts,
-        validity=validity,
-        score=np.where(place >= 0, evidence.base_score(facts)[place], -1.0).astype(np.float32),
-        direction=(own < lists.table).astype(np.float32),
-        repeats=index.repeats,
-        kind=np.unique(own * tables + lists.table, return_inverse=True)[1].astype(np.int32),
-        home=own.astype(np.int32),
-        mean=np.zeros(len(evidence.NAMES), np.float32),
-        std=np.ones(len(evidence.NAMES), np.float32),
-        size=dataset.size,
-    )
-    seen = observe(blank, np.arange(len(lists.anchor)), raw=True)[lists.record >= 0]
-    mean, std = seen.mean(axis=0), seen.std(axis=0) + 1e-3
-    return Problem(**{**blank.__dict__, "mean": mean.astype(np.float32), "std": std.astype(np.float32)})
-
-
-def observe(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None = None, *, raw: bool = False) -> np.ndarray:
-    """Evidence [r, K, F] of lists `rows`, standardised; hidden [r, K] bool slots are as if not there."""
-    record, place = problem.record[rows], problem.place[rows]
-    if hidden is not None:
-        record = np.where(hidden, -1, record)
-    facts = problem.facts[np.maximum(place, 0)]
-    earlier = (problem.direction[rows] > 0)[:, None, None]
-    facts = np.where(earlier, facts, evidence.swap(facts))
-    view = _view(problem, problem.reverse[rows], record, problem.score[rows], problem.anchor[rows], rows)
-    return _standardise(problem, facts, view, record, raw)
-
-
-def init(problem: Problem, seed: int, config: Config = Config()) -> State:
+def init(problem: listing.Problem, seed: int, config: Config = Config()) -> State:
     """The confident start: pairs whose records are each other's best by text and title."""
     rows = np.arange(len(problem.anchor))
     best = problem.score.argmax(axis=1)
@@ -154,7 +79,7 @@ def init(problem: Problem, seed: int, config: Config = Config()) -> State:
     return dataclasses.replace(state, fold=_folds(problem, state, config))
 
 
-def propose(problem: Problem, state: State, config: Config = Config()) -> tuple[Candidates, Belief, np.ndarray]:
+def propose(problem: listing.Problem, state: State, config: Config = Config()) -> Lessons:
     """What to learn from: every believed list, then the same lists with the believed partner hidden.
 
     Returns candidates and beliefs [2 n, 1, K], and the fold [2 n] of each. Of a hidden match every
@@ -162,11 +87,11 @@ def propose(problem: Problem, state: State, config: Config = Config()) -> tuple[
     """
     rows = np.flatnonzero(np.asarray(state.weight) > 0)
     hidden = partners(problem, state, rows, config)
-    seen = [observe(problem, rows), observe(problem, rows, hidden)]
+    seen = [listing.observe(problem, rows), listing.observe(problem, rows, hidden)]
     record = np.concatenate([problem.record[rows], np.where(hidden, -1, problem.record[rows])])
     place = np.concatenate([problem.place[rows]] * 2)
     validity = np.where(record >= 0, problem.validity[np.maximum(place, 0)], 0.0)
-    candidates = _candidates(record, np.concatenate(seen), validity)
+    candidates = listing.candidates(record, np.concatenate(seen), validity)
     relation = np.where(np.concatenate([hidden, np.zeros_like(hidden)]), config.relation, UNRELATED)
     weight = np.asarray(state.weight)[rows]
     belief = Belief(
@@ -177,21 +102,56 @@ def propose(problem: Problem, state: State, config: Config = Config()) -> tuple[
     return candidates, belief, np.concatenate([np.asarray(state.fold)[rows]] * 2)
 
 
-def partners(problem: Problem, state: State, rows: np.ndarray, config: Config = Config()) -> np.ndarray:
+def partners(problem: listing.Problem, state: State, rows: np.ndarray, config: Config = Config()) -> np.ndarray:
     """[r, K] bool: the believed partners of lists `rows`; a list has several where its anchor has several."""
     place = problem.place[rows]
     likely = (place >= 0) & (np.asarray(state.posterior)[np.maximum(place, 0)] > config.confident)
     return likely | (np.arange(place.shape[1])[None] == np.asarray(state.target)[rows, None])
 
 
-def everything(problem: Problem) -> Candidates:
-    """Candidates [R, 1, K] of all lists, nothing hidden: what the judge answers each round."""
-    record = problem.record
-    validity = np.where(record >= 0, problem.validity[np.maximum(problem.place, 0)], 0.0)
-    return _candidates(record, observe(problem, np.arange(len(record))), validity)
+def alone(half: listing.Problem, seed: int, config: Config = Config()) -> Lessons:
+    """The lists of a table against itself, of which none has a partner where the table says nothing twice."""
+    candidates = listing.everything(half)
+    relation = np.where(candidates.record >= 0, UNRELATED, UNKNOWN).astype(np.int32)
+    count = len(half.anchor)
+    belief = Belief(relation=relation, weight=np.ones(count, np.float32), planted=np.zeros(count, bool))
+    return candidates, belief, np.random.default_rng([seed, count]).integers(0, config.folds, count).astype(np.int32)
 
 
-def update(problem: Problem, state: State, logits: np.ndarray, config: Config = Config()) -> State:
+def unpartnered(half: listing.Problem, logits: np.ndarray, config: Config = Config()) -> np.ndarray:
+    """How likely each list [R] of a table against itself has no partner, by a judge's held-out logits [R, K].
+
+    How clean a table is, is estimated so and never assumed: its repeated records would else be learned as strangers.
+    """
+    state = update(half, init(half, 0, config), logits, config)
+    likely = np.where(half.place >= 0, np.asarray(state.posterior)[np.maximum(half.place, 0)], 0.0)
+    return (1 - likely.max(axis=1)).astype(np.float32)
+
+
+def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray]) -> Lessons:
+    """What was proposed, and the tables' lists against themselves with a weight as `sure` [R] as it is each.
+
+    NULL has the weight that it had: half of it keep the hidden matches, half have the tables, each the same.
+    """
+    if not single:
+        return proposed
+    candidates, belief, fold = proposed
+    weight, hidden = np.asarray(belief.weight).copy(), slice(len(belief.weight) // 2, None)
+    weight[hidden] /= 2
+    each = weight[hidden].sum() / len(single)
+    known = dataclasses.replace(belief, weight=weight)
+    others = [
+        dataclasses.replace(unrelated, weight=each * unsaid / max(float(unsaid.sum()), 1e-6))
+        for (_, unrelated, _), unsaid in zip(single, sure, strict=True)
+    ]
+    return jax.tree.map(
+        lambda *parts: np.concatenate(parts),
+        (candidates, known, fold),
+        *((lists, weighed, folds) for (lists, _, folds), weighed in zip(single, others, strict=True)),
+    )
+
+
+def update(problem: listing.Problem, state: State, logits: np.ndarray, config: Config = Config()) -> State:
     """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches."""
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior = estimate_prior(problem, logits, config)
@@ -215,7 +175,7 @@ def update(problem: Problem, state: State, logits: np.ndarray, config: Config = 
     return dataclasses.replace(moved, fold=_folds(problem, moved, config))
 
 
-def estimate_prior(problem: Problem, logits: np.ndarray, config: Config = Config()) -> np.ndarray:
+def estimate_prior(problem: listing.Problem, logits: np.ndarray, config: Config = Config()) -> np.ndarray:
     """Share of anchors with a partner, for each ordered pair of tables: [kinds].
 
     Saerens, Latinne and Decaestecker 2002, by EM from the original posteriors, whose prior is a half.
@@ -228,7 +188,7 @@ def estimate_prior(problem: Problem, logits: np.ndarray, config: Config = Config
     return np.clip(np.array(shares), config.prior_range, 1 - config.prior_range)
 
 
-def multiplicity(problem: Problem, p: np.ndarray) -> np.ndarray:
+def multiplicity(problem: listing.Problem, p: np.ndarray) -> np.ndarray:
     """[kinds]: of the records that others claim (p [R, K] over a half), the share claimed by two or more.
 
     Kind (i, j) is about records of table i, claimed by anchors of table j: each anchor claims one at most.
@@ -244,7 +204,7 @@ def multiplicity(problem: Problem, p: np.ndarray) -> np.ndarray:
     )
 
 
-def company(problem: Problem, state: State, rows: np.ndarray) -> np.ndarray:
+def company(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndarray:
     """Who else goes with the anchors of lists `rows`: [r] the surest partner in a table not searched, -1 if none."""
     lists = np.full((problem.size, int(problem.table.max()) + 1), -1, np.int64)
     lists[problem.anchor, problem.table] = np.arange(len(problem.anchor))
@@ -255,101 +215,7 @@ def company(problem: Problem, state: State, rows: np.ndarray) -> np.ndarray:
     return np.where(sure.max(axis=1) > 0, problem.record[best, np.asarray(state.target)[best]], -1).astype(np.int32)
 
 
-def observe_new(
-    problem: Problem,
-    index: evidence.Index,
-    described: evidence.Description,
-    record: np.ndarray,
-    rows: np.ndarray,
-    standing: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evidence [r, K, F], validity and plain score [r, K] of any candidates `record` [r, K], -1 where empty.
-
-    Args:
-        described: r records, each in the place of the anchor of list rows[i]; they may be new.
-        rows: [r] lists.
-        standing: [r] bool, described i is the anchor itself, whose compared pairs need no second look.
-    """
-    left, slots = np.nonzero(record >= 0)
-    facts = np.zeros((*record.shape, len(evidence.FACTS)), np.float32)
-    validity = np.zeros(record.shape, np.float32)
-    place = _place(problem, problem.anchor[rows][left], record[left, slots])
-    known = standing[left] & (place >= 0)
-    earlier = (problem.direction[rows] > 0)[left[known], None]
-    held = problem.facts[place[known]]
-    facts[left[known], slots[known]] = np.where(earlier, held, evidence.swap(held))
-    validity[left[known], slots[known]] = problem.validity[place[known]]
-    left, slots = left[~known], slots[~known]
-    compared = evidence.compare(index, described, index.records, left, record[left, slots])
-    facts[left, slots], validity[left, slots] = compared
-    row_of = np.zeros((problem.size, int(problem.table.max()) + 1), np.int64)
-    row_of[problem.anchor, problem.table] = np.arange(len(problem.anchor))
-    reverse = row_of[np.maximum(record, 0), problem.home[rows][:, None]]
-    score = np.where(record >= 0, evidence.base_score(facts), -1.0)
-    view = _view(problem, reverse, record, score, problem.anchor[rows], rows)
-    return _standardise(problem, facts, view, record, False), validity, score
-
-
-def neighbours(
-    dataset: Dataset, index: evidence.Index, described: evidence.Description, tables: np.ndarray, k: int
-) -> np.ndarray:
-    """The k records of table tables[i] whose text is most like record i's, [r, k], -1 where there are fewer."""
-    record = np.full((len(described), k), -1, np.int32)
-    for table in np.unique(tables):
-        mine = np.flatnonzero(tables == table)
-        start, end = int(dataset.offsets[table]), int(dataset.offsets[table + 1])
-        found = nearest(described.text[mine], index.records.text[start:end], k)[0]
-        record[mine] = np.where(found >= 0, found + start, -1)
-    return record
-
-
-def _place(problem: Problem, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The numbers of pairs of records [n] among the compared pairs, -1 where they are not."""
-    code = problem.pair[:, 0].astype(np.int64) * problem.size + problem.pair[:, 1]
-    wanted = np.minimum(left, right).astype(np.int64) * problem.size + np.maximum(left, right)
-    place = np.minimum(np.searchsorted(code, wanted), len(code) - 1)
-    return np.where(code[place] == wanted, place, -1)
-
-
-def _view(
-    problem: Problem, reverse: np.ndarray, record: np.ndarray, score: np.ndarray, anchor: np.ndarray, rows: np.ndarray
-) -> np.ndarray:
-    best = problem.record[np.arange(len(problem.record)), problem.score.argmax(axis=1)]
-    rivals = problem.record[reverse]
-    # A rival's own list towards the candidate's table is the reverse of the reverse.
-    reverse_best = best[problem.reverse[reverse]] == record[..., None]
-    return evidence.view(
-        record,
-        score,
-        rivals,
-        problem.score[reverse],
-        reverse_best & (rivals >= 0),
-        anchor,
-        problem.repeats[anchor],
-        problem.repeats[np.maximum(record, 0)],
-        problem.direction[rows],
-    )
-
-
-def _standardise(problem: Problem, facts: np.ndarray, view: np.ndarray, record: np.ndarray, raw: bool) -> np.ndarray:
-    value = np.concatenate([facts, view], axis=-1)
-    if not raw:
-        value = np.clip((value - problem.mean) / problem.std, -CLIP, CLIP)
-    return np.where((record >= 0)[..., None], value, 0.0).astype(np.float32)
-
-
-def _candidates(record: np.ndarray, seen: np.ndarray, validity: np.ndarray) -> Candidates:
-    blank = np.zeros(record.shape, np.float32)[:, None]
-    return Candidates(
-        record=record[:, None].astype(np.int32),
-        evidence=seen[:, None],
-        validity=validity[:, None].astype(np.float32),
-        reading=blank,
-        tokens=blank.astype(np.int32),
-    )
-
-
-def _folds(problem: Problem, state: State, config: Config) -> np.ndarray:
+def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray:
     """Both directions of a believed pair share a fold: else one direction would tell the other's answer.
 
     Lists [R] go with the record that has several partners, where there is one.
@@ -365,7 +231,7 @@ def _folds(problem: Problem, state: State, config: Config) -> np.ndarray:
 
 
 def _pair_posterior(
-    problem: Problem, logits: np.ndarray, p: np.ndarray, several: np.ndarray, config: Config
+    problem: listing.Problem, logits: np.ndarray, p: np.ndarray, several: np.ndarray, config: Config
 ) -> np.ndarray:
     """One probability a pair, from both directions.
 

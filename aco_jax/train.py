@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ from aco_jax import (
 )
 from aco_jax import desk as desks
 from aco_jax.agents import actor, reward
-from aco_jax.data import tokens
+from aco_jax.data import listing, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.models import judge
 from aco_jax.ops import states
@@ -179,14 +180,28 @@ def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, 
 
 def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh, run: Run):
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
-    believed, evidence = run.believed, jnp.asarray(supervision.everything(desk.problem).evidence[:, 0])
+    believed, evidence = run.believed, jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     metrics: dict[str, float] = {}
-    settings, params, logits = agents.ranker.judge, {}, run.logits
+    params: Params = {}
+    settings, logits = agents.ranker.judge, run.logits
+    halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
+    single = [supervision.alone(half, config.seed) for half in halves]
+
+    def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
+        return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
+
     for number in range(JUDGING):
-        candidates, belief, fold = supervision.propose(desk.problem, believed)
+        lessons = supervision.propose(desk.problem, believed)
+        if number:  # a judge must say first who is repeated
+            sure = [
+                supervision.unpartnered(half, judged(params, lists.evidence[:, 0], fold))
+                for half, (lists, _, fold) in zip(halves, single, strict=True)
+            ]
+            lessons = supervision.join(lessons, single, sure)
+        candidates, belief, fold = lessons
         params = judge.init(jax.random.fold_in(jax.random.key(config.seed), number), settings)
         params, found = judge.fit(params, settings, candidates, belief, fold, config.seed * JUDGING + number)
-        logits = np.asarray(judge.judged(params, settings, evidence, believed.fold))[..., 0]
+        logits = judged(params, evidence, believed.fold)
         kept = believed.fold
         believed = supervision.update(desk.problem, believed, logits)
         metrics = {
@@ -215,7 +230,7 @@ def judge_again(
 ) -> tuple[Run, dict[str, float]]:
     """What the judge, as it was fitted, says of all lists [lists] of other tables is believed of them."""
     params = parameters(run, agents)["ranker"]["judge"]
-    seen = jnp.asarray(supervision.everything(desk.problem).evidence[:, 0])
+    seen = jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     logits = np.asarray(judge.judged(params, agents.ranker.judge, seen, fold, agents.ranker.folds))[..., 0]
     believed = supervision.update(desk.problem, supervision.init(desk.problem, config.seed), logits)
     believed = dataclasses.replace(believed, fold=fold)

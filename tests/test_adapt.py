@@ -18,7 +18,7 @@ import pytest
 
 from aco_jax import adapt, answer, checkpoints, configuration, learner_state, replicas, supervision, train
 from aco_jax import desk as desks
-from aco_jax.data import catalogue, records, tokens
+from aco_jax.data import catalogue, listing, records, tokens
 from aco_jax.data.records import Dataset, InputError
 from aco_jax.settings import TrainConfig
 
@@ -42,7 +42,7 @@ def fruits(left: str = "0123", right: str = "0123") -> Dataset:
     return records.from_frames({table: frame(ids, [NAMES[int(i)] for i in ids]) for table, ids in sides.items()})
 
 
-def problem_of(anchor: list[int], record: list[list[int]], like: supervision.Problem) -> supervision.Problem:
+def problem_of(anchor: list[int], record: list[list[int]], like: listing.Problem) -> listing.Problem:
     return dataclasses.replace(like, anchor=np.array(anchor), record=np.array(record))
 
 

@@ -32,6 +32,7 @@ DOORS = {
     "tensorboardX": ("aco_jax/progress.py",),
     "tqdm": ("aco_jax/progress.py",),
     "bm25s": ("aco_jax/data/retrieval.py",),
+    "sparse_dot_topn": ("aco_jax/data/retrieval.py",),
     "safetensors": ("aco_jax/models/pretrained.py",),
     "gguf": ("aco_jax/models/gguf_files.py",),
     "jax.experimental.pallas": ("kernels/",),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aco_jax import supervision
-from aco_jax.data import evidence, records, retrieval
+from aco_jax.data import evidence, listing, records, retrieval
 
 NAMES = ["red apple a100", "green pear b200", "blue plum c300", "grey fig d400"]
 
@@ -20,7 +20,7 @@ def parts():
     dataset = records.from_frames({"a": left, "b": right})
     index = evidence.fit(dataset)
     lists = retrieval.candidates(dataset, [index.records.text], k=4, depth=4)
-    return dataset, index, supervision.prepare(dataset, index, lists)
+    return dataset, index, listing.prepare(dataset, index, lists)
 
 
 def logits_of(problem, pairs, high=6.0, low=-6.0):
@@ -73,7 +73,7 @@ def repeated():
     right = pd.DataFrame({"id": list("01234567"), "name": [r for r in rows for _ in range(2)]})
     dataset = records.from_frames({"a": left, "b": right})
     index = evidence.fit(dataset)
-    problem = supervision.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
     return problem, {(k, 4 + 2 * k + n) for k in range(4) for n in range(2)}
 
 
@@ -111,7 +111,7 @@ def test_both_directions_of_every_believed_pair_share_a_fold(first, seed):
     }
     dataset = records.from_frames(frames)
     index = evidence.fit(dataset)
-    problem = supervision.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
     gold = {(a, b) for a, b in map(tuple, problem.pair.tolist()) if dataset.text(a) == dataset.text(b)}
     state = supervision.update(problem, supervision.init(problem, seed), logits_of(problem, gold))
     assert likely(problem, state) == gold
@@ -141,7 +141,7 @@ def test_company_is_the_surest_partner_in_a_table_not_searched():
     }
     dataset = records.from_frames({name: frame.astype(str) for name, frame in frames.items()})
     index = evidence.fit(dataset)
-    problem = supervision.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=3, depth=3))
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=3, depth=3))
     rows = np.arange(len(problem.anchor))
     state = supervision.init(problem, 0)
     state = state.replace(weight=np.where(rows % 3 == 0, 0, state.weight))
@@ -156,3 +156,64 @@ def test_company_is_the_surest_partner_in_a_table_not_searched():
         assert found[r] in (others - {-1} or {-1})
     assert (found >= 0).any()
     assert (found < 0).any()
+
+
+@pytest.fixture(scope="module")
+def clean_and_repeated():
+    """Sixteen things, of which table b says each twice."""
+    rows = [
+        f"item {word} code{k}{k}{k}"
+        for k, word in enumerate(["oak", "elm", "ash", "fir", "yew", "box", "bay", "fig"] * 2)
+    ]
+    left = pd.DataFrame({"id": range(16), "name": rows}).astype(str)
+    right = pd.DataFrame({"id": range(32), "name": [row for row in rows for _ in range(2)]}).astype(str)
+    dataset = records.from_frames({"a": left, "b": right})
+    index = evidence.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    return dataset, problem, listing.halves(dataset, index, problem, 0)
+
+
+def test_halves_part_a_table_and_keep_its_evidence(clean_and_repeated):
+    dataset, problem, halves = clean_and_repeated
+    assert [half.size for half in halves] == [16, 32]
+    for half in halves:
+        first = half.home == 0
+        assert first.sum() == half.size // 2
+        assert (half.record[first].max(), half.record[~first].max()) < (half.size, half.size // 2)
+        np.testing.assert_array_equal(half.mean, problem.mean)
+    again = listing.halves(dataset, evidence.fit(dataset), problem, 0)
+    np.testing.assert_array_equal(halves[1].record, again[1].record)
+    assert (listing.halves(dataset, evidence.fit(dataset), problem, 1)[1].record != again[1].record).any()
+
+
+def test_who_is_repeated_is_no_stranger(clean_and_repeated):
+    """A judge that knows equal text finds the copies in table b, and nobody in table a."""
+    halves = clean_and_repeated[2]
+    clean, repeated = (
+        supervision.unpartnered(half, np.where((half.score > 0.99) & (half.record >= 0), 6.0, -6.0)) for half in halves
+    )
+    assert clean.min() > 0.9
+    found = halves[1].score.max(axis=1) > 0.99
+    assert found.any()
+    assert (~found).any()
+    assert repeated[found].max() < 0.1
+    assert repeated[~found].min() > 0.9
+
+
+def test_lists_of_one_table_take_half_the_weight_of_null(clean_and_repeated):
+    _, problem, halves = clean_and_repeated
+    proposed = supervision.propose(problem, supervision.init(problem, 0))
+    single = [supervision.alone(half, 0) for half in halves]
+    sure = [np.linspace(0.5, 1.0, len(fold), dtype=np.float32) for _, _, fold in single]
+    candidates, belief, fold = supervision.join(proposed, single, sure)
+    count, before = len(proposed[2]), np.asarray(proposed[1].weight)
+    matched, hidden, rest = np.split(np.asarray(belief.weight), [count // 2, count])
+    np.testing.assert_allclose(matched, before[: count // 2])
+    np.testing.assert_allclose(hidden, before[count // 2 :] / 2)
+    first, second = np.split(rest, [16])
+    np.testing.assert_allclose([first.sum(), second.sum()], hidden.sum() / 2, rtol=1e-5)
+    np.testing.assert_allclose(first / first[0], sure[0] / sure[0][0], rtol=1e-5)
+    assert len(fold) == len(candidates.record) == count + 48
+    assert (belief.relation[count:] <= 0).all()
+    assert (np.bincount(fold[count:]) > 8).all()
+    assert supervision.join(proposed, [], []) is proposed

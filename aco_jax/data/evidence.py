@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -75,6 +76,19 @@ class Description:
     def __len__(self) -> int:
         return len(self.table)
 
+    def take(self, rows: np.ndarray) -> Description:
+        """Those of rows [m]."""
+        told = ("words", "tokens", "grams", "codes", "joined", "starts", "numbers")
+        return Description(
+            table=self.table[rows],
+            text=self.text[rows],
+            title=self.title[rows],
+            slots=tuple(column[rows] for column in self.slots),
+            values=tuple(column[rows] for column in self.values),
+            amounts=self.amounts[rows],
+            **{name: tuple(getattr(self, name)[row] for row in rows.tolist()) for name in told},
+        )
+
 
 @dataclass(frozen=True)
 class Index:
@@ -101,12 +115,16 @@ def fit(dataset: Dataset) -> Index:
     rarity = {word: math.log((len(rows) + 1) / count) / top for word, count in counts.items()}
     blank = Index(fields, vectors, rarity, _no_records(), np.zeros(0, np.float32))
     records = describe(blank, dataset.table_of, rows)
-    repeats = np.zeros(dataset.size, np.float32)
+    return Index(fields, vectors, rarity, records, nearest_own(records, dataset.offsets))
+
+
+def nearest_own(records: Description, offsets: np.ndarray) -> np.ndarray:
+    """The score of each record's [N] nearest neighbour in its own table; table t begins at offsets[t]."""
+    found = np.zeros(len(records), np.float32)
     both = sp.csr_matrix((records.text + records.title) / 2)
-    for table in range(len(dataset.tables)):
-        own = slice(int(dataset.offsets[table]), int(dataset.offsets[table + 1]))
-        repeats[own] = nearest(records.title[own], both[own], 1, same=True)[1][:, 0]
-    return Index(fields, vectors, rarity, records, repeats)
+    for first, end in pairwise(offsets.tolist()):
+        found[first:end] = nearest(records.title[first:end], both[first:end], 1, same=True)[1][:, 0]
+    return found
 
 
 def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, str]]) -> Description:
