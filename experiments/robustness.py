@@ -23,7 +23,8 @@ from aco_jax.data import noise
 from aco_jax.data.records import InputError
 
 GOLD = ("train", "valid", "test", "matches")
-REPEATED, REMOVED, MISPLACED = 0.2, 1 / 3, 0.5  # shares of records, of records, of values
+REPEATED, REMOVED, LOST = 0.2, 1 / 3, 0.9  # shares of the right table's records, LOST of those with a partner
+MISPLACED = 0.5  # share of values
 STRENGTH = 0.5  # of the copies' rewording
 
 
@@ -65,9 +66,17 @@ def repeated(folder: Folder, rng: np.random.Generator) -> Folder:
 
 def thinned(folder: Folder, rng: np.random.Generator) -> Folder:
     """A third of the right table is gone."""
-    kept = folder.right.iloc[np.sort(rng.permutation(len(folder.right))[int(REMOVED * len(folder.right)) :])]
-    gold = {name: pairs[pairs["rtable_id"].isin(kept["id"])] for name, pairs in folder.gold.items()}
-    return Folder(folder.left, kept, gold)
+    return _left_with(
+        folder, folder.right.iloc[np.sort(rng.permutation(len(folder.right))[int(REMOVED * len(folder.right)) :])]
+    )
+
+
+def few(folder: Folder, rng: np.random.Generator) -> Folder:
+    """Nine of ten of the right table's records that are known to have a partner are gone."""
+    related = [pairs[pairs["label"] == "1"] if "label" in pairs else pairs for pairs in folder.gold.values()]
+    partners = pd.concat(related)["rtable_id"].unique()
+    gone = rng.permutation(partners)[: int(LOST * len(partners))]
+    return _left_with(folder, folder.right[~folder.right["id"].isin(gone)])
 
 
 def misplaced(folder: Folder, rng: np.random.Generator) -> Folder:
@@ -94,8 +103,14 @@ def titles(folder: Folder, rng: np.random.Generator) -> Folder:
     return Folder(left, right, folder.gold)
 
 
+def _left_with(folder: Folder, right: pd.DataFrame) -> Folder:
+    """The folder with these records of its right table, and the gold about them."""
+    gold = {name: pairs[pairs["rtable_id"].isin(right["id"])] for name, pairs in folder.gold.items()}
+    return Folder(folder.left, right, gold)
+
+
 CHANGES: dict[str, Callable[[Folder, np.random.Generator], Folder]] = {
-    change.__name__: change for change in (same, swapped, repeated, thinned, misplaced, titles)
+    change.__name__: change for change in (same, swapped, repeated, thinned, few, misplaced, titles)
 }
 
 
@@ -119,7 +134,7 @@ def main() -> None:
 
 
 def read(path: Path) -> Folder:
-    """The two tables of a folder and its gold. Raises InputError where a table is missing."""
+    """The two tables of a folder and its gold. Raises InputError where a table or all gold is missing."""
     for table in ("tableA.csv", "tableB.csv"):
         if not (path / table).is_file():
             raise InputError(f"{path / table}: no such file, expected tableA.csv and tableB.csv")
@@ -127,7 +142,10 @@ def read(path: Path) -> Folder:
     def frame(name: str) -> pd.DataFrame:
         return pd.read_csv(path / f"{name}.csv", dtype=str, keep_default_na=False)
 
-    return Folder(frame("tableA"), frame("tableB"), {g: frame(g) for g in GOLD if (path / f"{g}.csv").is_file()})
+    gold = {name: frame(name) for name in GOLD if (path / f"{name}.csv").is_file()}
+    if not gold:
+        raise InputError(f"{path}: none of {', '.join(f'{name}.csv' for name in GOLD)}, expected gold to score by")
+    return Folder(frame("tableA"), frame("tableB"), gold)
 
 
 def write(folder: Folder, path: Path) -> Path:

@@ -48,6 +48,8 @@ def test_what_each_change_does(folder: robustness.Folder) -> None:
     thinned = made("thinned")
     assert len(thinned.right) == 8
     assert len(thinned.gold["valid"]) == 8
+    few = made("few")
+    assert len(few.right) == len(few.gold["valid"]) == 2
     moved = made("misplaced").right
 
     def words(table: pd.DataFrame) -> list[list[str]]:
@@ -60,4 +62,10 @@ def test_what_each_change_does(folder: robustness.Folder) -> None:
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tableA\.csv: no such file, expected tableA\.csv and tableB\.csv"):
+        robustness.read(tmp_path)
+
+
+def test_missing_gold_is_named(folder: robustness.Folder, tmp_path: Path) -> None:
+    robustness.write(robustness.Folder(folder.left, folder.right, {}), tmp_path)
+    with pytest.raises(InputError, match=r"none of train\.csv, valid\.csv, test\.csv, matches\.csv, expected gold"):
         robustness.read(tmp_path)
