@@ -135,11 +135,11 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
     cells = [
         [columns_of.value(field, int(t), row).lower() for t, row in zip(tables, rows, strict=True)] for field in fields
     ]
-    titles = cells[0] if cells else texts
+    # A record without a title is named by all it says.
+    titles = [cell or text for cell, text in zip(cells[0], texts, strict=True)] if cells else texts
     codes = [_codes(title) or _codes(text) for title, text in zip(titles, texts, strict=True)]
     amounts = [
-        [columns_of.amount(columns_of.value(field, int(t), row)) for field in index.fields.amounts]
-        for t, row in zip(tables, rows, strict=True)
+        columns_of.amounts(index.fields, int(t), row, text) for t, row, text in zip(tables, rows, texts, strict=True)
     ]
     return Description(
         table=tables,
@@ -147,7 +147,7 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
         title=index.vectors.transform(titles),
         slots=tuple(sp.csr_matrix(index.vectors.grams.transform(column)) for column in cells),
         values=tuple(np.array(["".join(WORD.findall(text)) for text in column], dtype=object) for column in cells),
-        amounts=np.array(amounts, np.float32).reshape(len(rows), len(index.fields.amounts)),
+        amounts=np.array(amounts, np.float32).reshape(len(rows), index.fields.amount_count),
         words=tuple(tuple(dict.fromkeys(WORD.findall(title))) for title in titles),
         tokens=tuple(frozenset(WORD.findall(text)) for text in texts),
         grams=tuple(_grams("".join(WORD.findall(text))) for text in texts),

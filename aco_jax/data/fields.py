@@ -15,6 +15,8 @@ from aco_jax.data.records import Dataset
 Kind = Literal["text", "amount", "link"]
 ALIGNED = 0.4  # least cosine of two columns' values before differently named columns are one field
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+PRICE = re.compile(r"(?<![\w.,])\d+(?:,\d{3})*\.\d\d(?![\w.,])")  # with two decimals, standing alone
+STRAY = 0.3  # least share of each table's records that name one price before prices are sought in the text
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Fields:
     """All fields, the title first, then as the tables order them."""
 
     fields: tuple[Field, ...]
+    stray: bool = False  # no column has amounts, but the records' texts have
 
     @property
     def texts(self) -> tuple[Field, ...]:
@@ -40,6 +43,11 @@ class Fields:
     @property
     def amounts(self) -> tuple[Field, ...]:
         return tuple(field for field in self.fields if field.kind == "amount")
+
+    @property
+    def amount_count(self) -> int:
+        """Amounts of a record."""
+        return 1 if self.stray else len(self.amounts)
 
 
 def fit(dataset: Dataset) -> Fields:
@@ -56,7 +64,7 @@ def fit(dataset: Dataset) -> Fields:
         title = next(field for field in texts if field.fill * field.distinct >= best - 0.15)
         fields.remove(title)
         fields.insert(0, title)
-    return Fields(tuple(fields))
+    return Fields(tuple(fields), all(field.kind != "amount" for field in fields) and _stray(dataset))
 
 
 def value(field: Field, table: int, row: Mapping[str, str]) -> str:
@@ -72,6 +80,25 @@ def amount(text: str) -> float:
         return float("nan")
     digits = found.group().replace(",", "")
     return float(digits) if digits.count(".") <= 1 else float("nan")
+
+
+def amounts(fields: Fields, table: int, row: Mapping[str, str], text: str) -> list[float]:
+    """The amounts [`amount_count`] of a row with this text, NaN where missing."""
+    if fields.stray:
+        return [price_within(text)]
+    return [amount(value(field, table, row)) for field in fields.amounts]
+
+
+def price_within(text: str) -> float:
+    """The price that a text names, NaN where it names none or several."""
+    found = set(PRICE.findall(text))
+    return amount(found.pop()) if len(found) == 1 else float("nan")
+
+
+def _stray(dataset: Dataset) -> bool:
+    """Whether prices stand in columns of other things, as in tables whose values have got into wrong columns."""
+    named = np.array([np.isfinite(price_within(dataset.text(record))) for record in range(dataset.size)])
+    return all(named[dataset.table_of == table].mean() >= STRAY for table in range(len(dataset.tables)))
 
 
 def _align(values: Sequence[Mapping[str, Sequence[str]]]) -> list[tuple[str | None, ...]]:

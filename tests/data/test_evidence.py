@@ -37,6 +37,40 @@ def test_columns_of_other_names_align_by_values(dataset):
     assert [field.names for field in found.amounts] == [("price", "cost")]
 
 
+@pytest.mark.parametrize(
+    ("text", "price"),
+    [
+        ("garmin 49.99 nuvi", 49.99),
+        ("$1,299.00", 1299.0),
+        ("twice 5.00 and 5.00", 5.0),
+        ("either 5.00 or 6.00", np.nan),
+        ("version 2.0, 10.50.1, 3.999 or 12", np.nan),
+    ],
+)
+def test_a_price_within_a_text_stands_alone_and_has_two_decimals(text, price):
+    np.testing.assert_equal(fields.price_within(text), price)
+
+
+def test_prices_in_columns_of_other_things_are_found_where_no_column_has_amounts():
+    def table(names, makers):
+        return pd.DataFrame({"id": [str(i) for i in range(len(names))], "name": names, "maker": makers})
+
+    left = table(["sony turntable", "canon ink 10.50", "finale"], ["99.00 sony", "canon", "makemusic 20.00"])
+    right = table(["sony 100.00", "canon ink", "finale upgrade"], ["sony", "21.00 canon", "makemusic"])
+    found = evidence.fit(records.from_frames({"a": left, "b": right}))
+    assert found.fields.stray
+    facts, _ = evidence.compare(found, found.records, found.records, np.arange(3), np.arange(3, 6))
+    np.testing.assert_allclose(item(facts, "price ratio"), [abs(np.log(0.99)), np.log(2), 0], atol=1e-5)
+    np.testing.assert_allclose(item(facts, "price missing"), [0, 0, 1])
+    priced = {name: frame.assign(price=["1.00", "2.00", "3.00"]) for name, frame in {"a": left, "b": right}.items()}
+    assert not fields.fit(records.from_frames(priced)).stray
+
+
+def test_a_record_without_a_title_is_named_by_all_it_says(index):
+    bare = evidence.describe(index, 0, [{"price": "10.5", "name": ""}, {"unheard": "canon ink cli221"}])
+    assert bare.words == ((), ("canon", "ink", "cli221"))
+
+
 def test_codes_numbers_and_prices(index):
     facts, validity = evidence.compare(index, index.records, index.records, np.arange(3), np.arange(3, 6))
     assert facts.shape == (3, len(evidence.FACTS))
