@@ -104,7 +104,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     items, indices, weights = replay.sample(state.memory, keys[3], config.replay_batch, exponent, state.shards)
     q = critic.q_table(params["critic"], config.critic, all_factors(config))
     given = _Constants(
-        critic=_critic_batch(state, items, weights, q, config),
+        critic=_critic_batch(state, items, indices, weights, q, log_policy, config),
         actor=_actor_batch(state, episode, items, q, log_policy, batch, config),
         advantage=_query_advantage(episode, q, log_policy),
         shared=shared,
@@ -263,19 +263,33 @@ def _remember(state: State, episode: environment.Episode, shared: play.Shared, c
     )
 
 
-def _critic_batch(state: State, items: Transition, weights: chex.Array, q: chex.Array, config: Config) -> critic.Batch:
+def _critic_batch(
+    state: State,
+    items: Transition,
+    indices: chex.Array,
+    weights: chex.Array,
+    q: chex.Array,
+    log_policy: chex.Array,
+    config: Config,
+) -> critic.Batch:
+    """What the critic learns of the items drawn: n steps of their walks, and the model's one."""
     bins = config.environment.bins
     valid, factors = all_valid(config), all_factors(config)
     target = trees({"critic": state.averaged.critic_target}, config)["critic"]
     q_target = critic.q_table(target, config.critic, factors)
+    whole = items
+    if config.n_step > 1:
+        steps, mask = replay.following(state.memory, indices, config.n_step)
+        whole = critic.n_step(steps, mask, q, q_target, valid, log_policy)
     return critic.Batch(
         factors_tm1=factors[items.s_tm1],
         a_tm1=items.a_tm1,
-        r_t=items.r_t,
-        discount_t=items.discount_t,
-        q_t=q[items.s_t],
-        q_target_t=q_target[items.s_t],
-        valid_t=valid[items.s_t],
+        r_t=whole.r_t,
+        discount_t=whole.discount_t,
+        r_first=items.r_t,
+        q_t=q[whole.s_t],
+        q_target_t=q_target[whole.s_t],
+        valid_t=valid[whole.s_t],
         p_next=transitions.probabilities(state.counts, items.s_tm1, items.a_tm1, config.smoothing),
         v_target=critic.state_values(q_target, valid, bins.terminal),
         importance_weights=weights,

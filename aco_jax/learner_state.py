@@ -55,6 +55,7 @@ class Config:
     priority_exponent: float = 0.6  # 0 draws uniformly
     priority_ranks: bool = False  # draw by the rank of a priority instead of its size
     importance_exponent: float = 0.4  # at the start; 1 at the end
+    n_step: int = 1  # steps of a walk in a target of the critic
     smoothing: float = 1.0  # mass of a row of the transition model
     epsilon_last: float = 0.02  # share of exploring actions at the end
     kl_target: float = 0.02  # nats a decision and round

@@ -63,6 +63,7 @@ class AgentsConfig:
     priority_exponent: float = bounded(0.6, 0, 1)
     priority_ranks: bool = False
     importance_exponent: float = bounded(0.4, 0, 1)
+    n_step: int = bounded(1, 1, 64)
     smoothing: float = bounded(1.0, 1e-6)
     epsilon_last: float = bounded(0.02, 0, 1)
     kl_target: float = bounded(0.02, 1e-6)
@@ -179,6 +180,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         priority_exponent=agents.priority_exponent,
         priority_ranks=agents.priority_ranks,
         importance_exponent=agents.importance_exponent,
+        n_step=agents.n_step,
         smoothing=agents.smoothing,
         epsilon_last=agents.epsilon_last,
         kl_target=agents.kl_target,

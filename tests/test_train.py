@@ -224,6 +224,27 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
         assert different == {own}
 
 
+def test_targets_of_several_steps_change_the_critic_alone(
+    parts: Parts, step: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    """The replay and the counts hold single steps whatever the targets take."""
+    state = jax.tree.map(lambda x: x[0], parts.state)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
+    config = dataclasses.replace(parts.agents, n_step=3)
+    after, _ = jax.jit(partial(learner.local_step, tables=parts.tables, config=config))(
+        dataclasses.replace(state, key=jax.random.key(0)), batch
+    )
+    plain, before = step(batch), state.averaged.params
+    different = {name for name in plain if not np.array_equal(after.averaged.params[name] - before[name], plain[name])}
+    assert different == {"critic"}
+    held = jax.tree.map(lambda x: x[: int(after.memory.size)], after.memory.items)
+    assert int(after.counts.increment.sum()) == int(after.memory.size)
+    np.testing.assert_array_equal(
+        after.counts.increment[held.s_tm1, held.a_tm1, held.s_t] > 0, np.ones(held.s_tm1.shape, bool)
+    )
+    assert set(np.unique(held.discount_t).tolist()) <= {0.0, np.float32(config.environment.discount)}
+
+
 def test_a_run_without_rewrites_learns_what_is_left(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
     parts = make_parts(tiny, shops, tmp_path, replicas=1, rewrites=0)
     state, batch = jax.tree.map(lambda x: x[0], parts.state), jax.tree.map(lambda x: x[0, 0], parts.material)

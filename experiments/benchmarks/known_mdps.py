@@ -121,6 +121,7 @@ def _network(
             a_tm1=items.a_tm1,
             r_t=items.r_t,
             discount_t=items.discount_t,
+            r_first=items.r_t,
             q_t=q[items.s_t],
             q_target_t=q_target[items.s_t],
             valid_t=valid[items.s_t],

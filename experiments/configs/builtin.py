@@ -71,6 +71,7 @@ def get_config() -> ConfigDict:
     agents.priority_exponent = 0.6  # 0 draws uniformly
     agents.priority_ranks = False  # draw by the rank of a priority, not by its size
     agents.importance_exponent = 0.4  # at the start; 1 at the end
+    agents.n_step = 1  # steps of a walk in a target of the critic
     agents.smoothing = 1.0  # counts spread over a row of the transition model
     agents.epsilon_last = 0.02  # share of exploring actions at the end
     agents.kl_target = 0.02  # nats a decision and round
