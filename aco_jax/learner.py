@@ -290,7 +290,9 @@ def _critic_batch(
         q_t=q[whole.s_t],
         q_target_t=q_target[whole.s_t],
         valid_t=valid[whole.s_t],
-        p_next=transitions.probabilities(state.counts, items.s_tm1, items.a_tm1, config.smoothing),
+        p_next=transitions.probabilities(
+            state.counts, items.s_tm1, items.a_tm1, config.smoothing, config.smoothing_decay
+        ),
         v_target=critic.state_values(q_target, valid, bins.terminal),
         importance_weights=weights,
     )

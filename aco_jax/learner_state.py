@@ -57,6 +57,7 @@ class Config:
     importance_exponent: float = 0.4  # at the start; 1 at the end
     n_step: int = 1  # steps of a walk in a target of the critic
     smoothing: float = 1.0  # mass of a row of the transition model
+    smoothing_decay: float = 0.0  # power by which the mass falls with what was seen of a row; 0 keeps it
     epsilon_last: float = 0.02  # share of exploring actions at the end
     kl_target: float = 0.02  # nats a decision and round
     credit_weight: float = 1.0  # of the shared reward at the end of an episode

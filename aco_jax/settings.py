@@ -65,6 +65,7 @@ class AgentsConfig:
     importance_exponent: float = bounded(0.4, 0, 1)
     n_step: int = bounded(1, 1, 64)
     smoothing: float = bounded(1.0, 1e-6)
+    smoothing_decay: float = bounded(0.0, 0, 4)
     epsilon_last: float = bounded(0.02, 0, 1)
     kl_target: float = bounded(0.02, 1e-6)
     credit_weight: float = bounded(1.0, 0)
@@ -182,6 +183,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         importance_exponent=agents.importance_exponent,
         n_step=agents.n_step,
         smoothing=agents.smoothing,
+        smoothing_decay=agents.smoothing_decay,
         epsilon_last=agents.epsilon_last,
         kl_target=agents.kl_target,
         credit_weight=agents.credit_weight,

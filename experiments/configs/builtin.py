@@ -73,6 +73,7 @@ def get_config() -> ConfigDict:
     agents.importance_exponent = 0.4  # at the start; 1 at the end
     agents.n_step = 1  # steps of a walk in a target of the critic
     agents.smoothing = 1.0  # counts spread over a row of the transition model
+    agents.smoothing_decay = 0.0  # power by which they grow fewer with what was seen of the row; 0 keeps them
     agents.epsilon_last = 0.02  # share of exploring actions at the end
     agents.kl_target = 0.02  # nats a decision and round
     agents.credit_weight = 1.0  # of the shared reward at the end of an episode
