@@ -18,7 +18,7 @@ import optax
 from flax import struct
 
 from aco_jax import environment, exploration, play, replay, shared_reward, transitions
-from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
+from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
 from aco_jax.learner_state import (
     Averaged,
     Config,
@@ -66,6 +66,7 @@ class _Constants:
     shared: play.Shared
     ranked: play.Ranked
     preferences: Preference
+    null_shift: null_shift.Batch | None
 
 
 def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config, rate: float) -> tuple[State, Metrics]:
@@ -89,7 +90,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     params = trees(state.averaged.params, config)
     ranked = play.rank(params["ranker"], config.ranker, batch, keys[0], config.ranker.temperature)
     value, spread, scale = _value(params["reward"], state.averaged.scale, config, batch, ranked, tables, keys[1])
-    problem = play.problems(batch, ranked, value, spread)
+    problem, shifted = _shift_null(params, state, play.problems(batch, ranked, value, spread), keys[2], config)
     # Read once, for the behaviour and for the loss: `table_gradient` takes the loss's gradient back to the parameters.
     log_policy, table_gradient = jax.vjp(
         lambda flat: policy_table(trees({"actor": flat}, config)["actor"], config), state.averaged.params["actor"]
@@ -110,6 +111,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
         shared=shared,
         ranked=ranked,
         preferences=play.prefer(config.base.special, batch, tables.texts, ranked),
+        null_shift=_shift_batch(shifted, episode, q, log_policy, config),
     )
 
     def total(vectors: dict[str, chex.Array], log_policy: chex.Array) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
@@ -122,7 +124,8 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     # The critic leads: an advantage by values that know nothing yet would unteach the actor.
     lead = jnp.minimum(1.0, (state.step + 1) / max(1.0, config.critic_lead * config.steps))
     rates = dataclasses.asdict(config.rates)
-    averaged = _update(state.averaged, grads, config, rates | {"actor": lead * rates["actor"]})
+    rates |= {"actor": lead * rates["actor"]} | ({"null_shift": config.null_shift.rate} if config.null_shift else {})
+    averaged = _update(state.averaged, grads, config, rates)
     averaged = dataclasses.replace(
         averaged,
         critic_target=critic.update_target(
@@ -187,6 +190,24 @@ def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
         kl_weight=jnp.where(first & jnp.any(seen), weight, averaged.kl_weight),
     )
     return dataclasses.replace(state, averaged=averaged)
+
+
+def _shift_null(
+    params: dict[str, Params], state: State, problem: environment.Problem, key: chex.PRNGKey, config: Config
+) -> tuple[environment.Problem, play.Shifted | None]:
+    """The problems as the actor's continuous action makes them; as they are where it has none."""
+    if config.null_shift is None:
+        return problem, None
+    noise = exploration.anneal(config.null_shift.noise, config.null_shift.least_noise, state.step, config.steps)
+    return play.shift_null(
+        params["null_shift"],
+        config.null_shift,
+        config.environment,
+        state.edges,
+        problem,
+        noise,
+        jax.random.fold_in(key, 1),
+    )
 
 
 def _value(
@@ -341,6 +362,22 @@ def _query_advantage(episode: environment.Episode, q: chex.Array, log_policy: ch
     return jax.vmap(policy_gradient.discounted_return)(masked, steps.discount_t)[:, 0]
 
 
+def _shift_batch(
+    shifted: play.Shifted | None, episode: environment.Episode, q: chex.Array, log_policy: chex.Array, config: Config
+) -> null_shift.Batch | None:
+    """What the shifts led to: the advantages of a walk add up to its return less the value of where it began."""
+    if shifted is None:
+        return None
+    value = jax.vmap(values.soft_value)(jnp.exp(log_policy), q)
+    returned = _query_advantage(episode, q, log_policy) + value[episode.transition.s_tm1[:, 0]]
+    return null_shift.Batch(
+        factors=all_factors(config)[shifted.state],
+        shift=shifted.shift,
+        noise=shifted.noise,
+        advantage=returned - value[shifted.state],
+    )
+
+
 def _losses(
     params: dict[str, Params],
     log_policy: chex.Array,
@@ -381,6 +418,10 @@ def _losses(
         "critic": critic_metrics,
         "actor": actor_metrics,
     }
+    if config.null_shift is not None and given.null_shift is not None:
+        losses["null_shift"], named["null_shift"] = null_shift.loss(
+            params["null_shift"], config.null_shift, given.null_shift
+        )
     metrics = {f"{agent}/{name}": x for agent, found in named.items() for name, x in found.items()}
     return losses, metrics, td_error
 

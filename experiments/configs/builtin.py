@@ -95,4 +95,6 @@ def get_config() -> ConfigDict:
     environment.step_cost = 0.01  # every action but STOP
     environment.token_cost = 0.002  # a token read
     environment.rewrite_cost = 0.1  # a row of candidates revealed
+    environment.null_shift_limit = 0.0  # by which the actor may shift the logit of "none of these", nats; 0: it may not
+    environment.null_shift_noise = 0.5  # standard deviation of that shift at the start, nats; falls to 0.05
     return config
