@@ -30,7 +30,7 @@ class Config:
     limit: float = 2.0  # greatest mean, either way
     noise: float = 0.5  # standard deviation at the start
     least_noise: float = 0.05  # at the end
-    rate: float = 0.03  # of Adam
+    rate: float = 3e-3  # of Adam, which moves all of a state's factors by as much at once
 
 
 @struct.dataclass

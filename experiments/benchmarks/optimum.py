@@ -102,7 +102,7 @@ def optimum(config: environment.Config, problem: environment.Problem) -> np.ndar
     while len(owner):
         moved, reward, discount, over = _tried(config, problem, owner, state)
         kind, before = _kinds(owner[:, None], moved), _kinds(owner, state)
-        idle = (kind == before[:, None]).all(axis=-1)
+        idle = (kind == before[:, None]).all(axis=-1) & ~over
         on = ~(over | idle)
         kept, first, then = np.unique(kind[on], axis=0, return_index=True, return_inverse=True)
         levels.append((np.where(idle, -np.inf, reward), discount, on, then.reshape(-1)))
