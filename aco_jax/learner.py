@@ -182,12 +182,7 @@ def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
     averaged, seen = state.averaged, transitions.visited(state.counts)
     kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, all_valid(config))
     kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
-    measured = averaged.kl_weight, kl, config.kl_target
-    weight = (
-        divergence.proportional_weight(*measured, config.kl_gain)
-        if config.kl_gain
-        else divergence.adaptive_weight(*measured)
-    )
+    weight = divergence.adaptive_weight(averaged.kl_weight, kl, config.kl_target)
     first = state.step % config.merge_every == 0
     averaged = dataclasses.replace(
         averaged,

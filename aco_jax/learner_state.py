@@ -61,7 +61,6 @@ class Config:
     smoothing_decay: float = 0.0  # power by which the mass falls with what was seen of a row; 0 keeps it
     epsilon_last: float = 0.02  # share of exploring actions at the end
     kl_target: float = 0.02  # nats a decision and round
-    kl_gain: float = 0.0  # power of KL / target by which its weight moves; 0 doubles and halves it
     credit_weight: float = 1.0  # of the shared reward at the end of an episode
     policy_weight: float = 0.05  # of the episode's advantage in the base's loss
     shared_weight: float = 0.05  # of the shared reward in the losses of base, rewriter and ranker

@@ -68,7 +68,6 @@ class AgentsConfig:
     smoothing_decay: float = bounded(0.0, 0, 4)
     epsilon_last: float = bounded(0.02, 0, 1)
     kl_target: float = bounded(0.02, 1e-6)
-    kl_gain: float = bounded(0.0, 0, 2)
     credit_weight: float = bounded(1.0, 0)
     policy_weight: float = bounded(0.05, 0)
     shared_weight: float = bounded(0.05, 0)
@@ -192,7 +191,6 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         smoothing_decay=agents.smoothing_decay,
         epsilon_last=agents.epsilon_last,
         kl_target=agents.kl_target,
-        kl_gain=agents.kl_gain,
         credit_weight=agents.credit_weight,
         policy_weight=agents.policy_weight,
         shared_weight=agents.shared_weight,

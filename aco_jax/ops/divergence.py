@@ -56,25 +56,3 @@ def adaptive_weight(
     chex.assert_rank([weight, kl, target], 0)
     factor = jnp.where(kl > 1.5 * target, 2.0, jnp.where(kl < target / 1.5, 0.5, 1.0))
     return jnp.clip(weight * factor, low, high)
-
-
-def proportional_weight(
-    weight: chex.Array, kl: chex.Array, target: chex.Numeric, gain: float, low: float = 1e-4, high: float = 1e4
-) -> jax.Array:
-    """Weight of the KL penalty times (kl / target)^gain, the factor within [1/2, 2], then clipped.
-
-    Where the penalty holds the policy back the KL goes as weight^-2: twice the weight is a quarter of the KL, further
-    than the band of 1.5 either way is wide, and a gain of 1/2 is a whole step to the target.
-    Ziegler et al. 2019, Fine-Tuning Language Models from Human Preferences, section 2.2 (a controller in log-space).
-
-    Args:
-      weight: scalar > 0.
-      kl: scalar, nats, measured after the update.
-      target: scalar > 0, nats.
-      gain: >= 0.
-      low: least weight.
-      high: greatest weight.
-    """
-    chex.assert_rank([weight, kl, target], 0)
-    factor = jnp.clip((jnp.maximum(kl, 0.0) / target) ** gain, 0.5, 2.0)
-    return jnp.clip(weight * factor, low, high)

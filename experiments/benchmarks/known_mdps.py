@@ -12,7 +12,6 @@ program's own functions.
 from __future__ import annotations
 
 import functools
-import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,6 @@ LAST = 0.02  # epsilon at the end of annealing
 KL_TARGET = 5e-4  # nats a round: small enough that the way to the optimum takes dozens
 ROUND = 4  # steps of the actor between two adaptations of the KL's weight
 WARM_UP = 10  # rounds
-GAINS = (0.0, 0.25, 0.5)  # of the KL's weight; 0 doubles and halves it
 BATCH = 256  # transitions an update
 MERGE = 50  # updates between two looks of a shard at its rarest item
 
@@ -78,11 +76,10 @@ def main() -> None:
         steps = [100 * (place + 1) for place in range(len(found[EXPLORERS[0]]))]
         lines = [cells.mean_line(name, steps, found[name]) for name in EXPLORERS]
         pictures[f"regret of exploring, {mdp.name}"] = svg.lines(lines, "steps", "regret")
-    head = f"{'actor':<18}{'gain':>6}{'return':>9}{'optimum':>9}"
-    print(f"\n{head}{'KL / target, median':>21}{'within 1.5':>12}{'of rounds':>11}")
-    for mdp, gain in itertools.product(noisy, GAINS):
-        found = _kept(out, f"actor-{mdp.name}-{gain:g}", functools.partial(act, mdp, gain=gain))
-        row = f"{gain:>6.2f}{found['return']:>9.4f}{found['optimum']:>9.4f}{found['kl']:>21.2f}"
+    print(f"\n{'actor':<18}{'return':>9}{'optimum':>9}{'KL / target, median':>21}{'within 1.5':>12}{'of rounds':>11}")
+    for mdp in noisy:
+        found = _kept(out, f"actor-{mdp.name}", functools.partial(act, mdp))
+        row = f"{found['return']:>9.4f}{found['optimum']:>9.4f}{found['kl']:>21.2f}"
         row += f"{100 * found['within']:>11.0f}%{found['rounds']:>11}"
         print(f"{mdp.name:<18}{row}", flush=True)
     words = f"Means over {seeds} seeds, 95% intervals; regret is by how much the best action would have been better."
@@ -266,15 +263,13 @@ def _exploring(key: jax.Array, mdp: mdps.Mdp, name: str, steps: int) -> jax.Arra
     return jax.lax.scan(one, start, (jnp.arange(steps), jax.random.split(key, steps)))[1]
 
 
-def act(
-    mdp: mdps.Mdp, steps: int = 1600, batch: int = 256, rate: float = 0.1, seed: int = 0, gain: float = 0.0
-) -> dict[str, float]:
+def act(mdp: mdps.Mdp, steps: int = 1600, batch: int = 256, rate: float = 0.1, seed: int = 0) -> dict[str, float]:
     """The actor's update on a table of logits: its return from an even start, and the KL of its rounds.
 
     The KL is that of the rounds after the warm-up in which the policy was still on its way: its return below 98%
     of the way from the even policy to the optimum.
     """
-    run = jax.jit(functools.partial(_acting, mdp=mdp, steps=steps, batch=batch, rate=rate, gain=gain))
+    run = jax.jit(functools.partial(_acting, mdp=mdp, steps=steps, batch=batch, rate=rate))
     policies, kls = (np.asarray(x, np.float64) for x in run(jax.random.key(seed)))
     reached = np.array([mdps.policy_value(mdp, policy)[:-1].mean() for policy in policies])
     optimum = float(mdp.best.max(axis=1)[:-1].mean())
@@ -290,9 +285,7 @@ def act(
     }
 
 
-def _acting(
-    key: jax.Array, mdp: mdps.Mdp, steps: int, batch: int, rate: float, gain: float
-) -> tuple[jax.Array, jax.Array]:
+def _acting(key: jax.Array, mdp: mdps.Mdp, steps: int, batch: int, rate: float) -> tuple[jax.Array, jax.Array]:
     """The policy and its KL to the old one at the end of each round, [rounds, S, A] and [rounds]."""
     valid = jnp.ones((mdp.states, mdp.actions), bool)
     s_all, a_all = jnp.meshgrid(jnp.arange(mdp.states), jnp.arange(mdp.actions), indexing="ij")
@@ -315,12 +308,7 @@ def _acting(
         (logits, moments, old, weight, q, counts), (step, key) = carry, given
         first = step % ROUND == 0
         kl = jnp.mean(jax.vmap(divergence.kl_categorical)(old, jax.nn.log_softmax(logits), valid)[:-1])
-        moved = (
-            divergence.proportional_weight(weight, kl, KL_TARGET, gain)
-            if gain
-            else divergence.adaptive_weight(weight, kl, KL_TARGET)
-        )
-        weight = jnp.where(first & (step > 0), moved, weight)
+        weight = jnp.where(first & (step > 0), divergence.adaptive_weight(weight, kl, KL_TARGET), weight)
         old = jnp.where(first, jax.nn.log_softmax(logits), old)
         items = mdps.experience(mdp, key, batch)
         counts = transitions.observe(counts, items.s_tm1, items.a_tm1, items.s_t, jnp.ones(batch, bool))

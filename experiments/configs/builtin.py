@@ -76,7 +76,6 @@ def get_config() -> ConfigDict:
     agents.smoothing_decay = 0.0  # power by which they grow fewer with what was seen of the row; 0 keeps them
     agents.epsilon_last = 0.02  # share of exploring actions at the end
     agents.kl_target = 0.02  # nats a decision and round
-    agents.kl_gain = 0.0  # power of KL / target by which the penalty's weight moves; 0 doubles and halves it
     agents.credit_weight = 1.0  # of the shared reward at the end of an episode
     agents.policy_weight = 0.05  # of the episode's advantage in the base's loss
     agents.shared_weight = 0.05  # of the shared reward in the losses of base, rewriter, ranker
