@@ -70,14 +70,12 @@ def greedy(policy: chex.Array, valid: chex.Array) -> tuple[chex.Array, chex.Arra
     return values.masked_argmax(policy, valid), jnp.ones((), jnp.float32)
 
 
-def noisy_shift(key: chex.PRNGKey, mean: chex.Array, scale: chex.Numeric) -> tuple[chex.Array, chex.Array]:
-    """The continuous action, a shift of the NULL logit: mean + scale * noise, and its log-density (nats).
+def noisy_shift(key: chex.PRNGKey, mean: chex.Array, scale: chex.Numeric) -> chex.Array:
+    """The continuous action, a shift of the NULL logit: mean + scale * noise, [..].
 
     Args:
       key: consumed.
       mean: [..], what the policy would shift by.
       scale: scalar > 0, annealed.
     """
-    noise = jax.random.normal(key, mean.shape)
-    log_density = -0.5 * jnp.square(noise) - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
-    return mean + scale * noise, log_density
+    return mean + scale * jax.random.normal(key, mean.shape)

@@ -18,7 +18,7 @@ import optax
 from flax import struct
 
 from aco_jax import environment, exploration, play, replay, shared_reward, transitions
-from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
+from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
 from aco_jax.learner_state import (
     Averaged,
     Config,
@@ -66,6 +66,7 @@ class _Constants:
     shared: play.Shared
     ranked: play.Ranked
     preferences: Preference
+    null_shift: null_shift.Batch | None
 
 
 def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config, rate: float) -> tuple[State, Metrics]:
@@ -89,7 +90,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     params = trees(state.averaged.params, config)
     ranked = play.rank(params["ranker"], config.ranker, batch, keys[0], config.ranker.temperature)
     value, spread, scale = _value(params["reward"], state.averaged.scale, config, batch, ranked, tables, keys[1])
-    problem = play.problems(batch, ranked, value, spread)
+    problem, shifted = _shift_null(params, state, play.problems(batch, ranked, value, spread), keys[2], config)
     # Read once, for the behaviour and for the loss: `table_gradient` takes the loss's gradient back to the parameters.
     log_policy, table_gradient = jax.vjp(
         lambda flat: policy_table(trees({"actor": flat}, config)["actor"], config), state.averaged.params["actor"]
@@ -104,12 +105,13 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     items, indices, weights = replay.sample(state.memory, keys[3], config.replay_batch, exponent, state.shards)
     q = critic.q_table(params["critic"], config.critic, all_factors(config))
     given = _Constants(
-        critic=_critic_batch(state, items, weights, q, config),
+        critic=_critic_batch(state, items, indices, weights, q, log_policy, config),
         actor=_actor_batch(state, episode, items, q, log_policy, batch, config),
         advantage=_query_advantage(episode, q, log_policy),
         shared=shared,
         ranked=ranked,
         preferences=play.prefer(config.base.special, batch, tables.texts, ranked),
+        null_shift=_shift_batch(shifted, episode, q, log_policy, config),
     )
 
     def total(vectors: dict[str, chex.Array], log_policy: chex.Array) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
@@ -122,7 +124,8 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     # The critic leads: an advantage by values that know nothing yet would unteach the actor.
     lead = jnp.minimum(1.0, (state.step + 1) / max(1.0, config.critic_lead * config.steps))
     rates = dataclasses.asdict(config.rates)
-    averaged = _update(state.averaged, grads, config, rates | {"actor": lead * rates["actor"]})
+    rates |= {"actor": lead * rates["actor"]} | ({"null_shift": config.null_shift.rate} if config.null_shift else {})
+    averaged = _update(state.averaged, grads, config, rates)
     averaged = dataclasses.replace(
         averaged,
         critic_target=critic.update_target(
@@ -187,6 +190,24 @@ def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
         kl_weight=jnp.where(first & jnp.any(seen), weight, averaged.kl_weight),
     )
     return dataclasses.replace(state, averaged=averaged)
+
+
+def _shift_null(
+    params: dict[str, Params], state: State, problem: environment.Problem, key: chex.PRNGKey, config: Config
+) -> tuple[environment.Problem, play.Shifted | None]:
+    """The problems as the actor's continuous action makes them; as they are where it has none."""
+    if config.null_shift is None:
+        return problem, None
+    noise = exploration.anneal(config.null_shift.noise, config.null_shift.least_noise, state.step, config.steps)
+    return play.shift_null(
+        params["null_shift"],
+        config.null_shift,
+        config.environment,
+        state.edges,
+        problem,
+        noise,
+        jax.random.fold_in(key, 1),
+    )
 
 
 def _value(
@@ -263,20 +284,36 @@ def _remember(state: State, episode: environment.Episode, shared: play.Shared, c
     )
 
 
-def _critic_batch(state: State, items: Transition, weights: chex.Array, q: chex.Array, config: Config) -> critic.Batch:
+def _critic_batch(
+    state: State,
+    items: Transition,
+    indices: chex.Array,
+    weights: chex.Array,
+    q: chex.Array,
+    log_policy: chex.Array,
+    config: Config,
+) -> critic.Batch:
+    """What the critic learns of the items drawn: n steps of their walks, and the model's one."""
     bins = config.environment.bins
     valid, factors = all_valid(config), all_factors(config)
     target = trees({"critic": state.averaged.critic_target}, config)["critic"]
     q_target = critic.q_table(target, config.critic, factors)
+    whole = items
+    if config.n_step > 1:
+        steps, mask = replay.following(state.memory, indices, config.n_step)
+        whole = critic.n_step(steps, mask, q, q_target, valid, log_policy)
     return critic.Batch(
         factors_tm1=factors[items.s_tm1],
         a_tm1=items.a_tm1,
-        r_t=items.r_t,
-        discount_t=items.discount_t,
-        q_t=q[items.s_t],
-        q_target_t=q_target[items.s_t],
-        valid_t=valid[items.s_t],
-        p_next=transitions.probabilities(state.counts, items.s_tm1, items.a_tm1, config.smoothing),
+        r_t=whole.r_t,
+        discount_t=whole.discount_t,
+        r_first=items.r_t,
+        q_t=q[whole.s_t],
+        q_target_t=q_target[whole.s_t],
+        valid_t=valid[whole.s_t],
+        p_next=transitions.probabilities(
+            state.counts, items.s_tm1, items.a_tm1, config.smoothing, config.smoothing_decay
+        ),
         v_target=critic.state_values(q_target, valid, bins.terminal),
         importance_weights=weights,
     )
@@ -325,6 +362,22 @@ def _query_advantage(episode: environment.Episode, q: chex.Array, log_policy: ch
     return jax.vmap(policy_gradient.discounted_return)(masked, steps.discount_t)[:, 0]
 
 
+def _shift_batch(
+    shifted: play.Shifted | None, episode: environment.Episode, q: chex.Array, log_policy: chex.Array, config: Config
+) -> null_shift.Batch | None:
+    """What the shifts led to: the advantages of a walk add up to its return less the value of where it began."""
+    if shifted is None:
+        return None
+    value = jax.vmap(values.soft_value)(jnp.exp(log_policy), q)
+    returned = _query_advantage(episode, q, log_policy) + value[episode.transition.s_tm1[:, 0]]
+    return null_shift.Batch(
+        factors=all_factors(config)[shifted.state],
+        shift=shifted.shift,
+        noise=shifted.noise,
+        advantage=returned - value[shifted.state],
+    )
+
+
 def _losses(
     params: dict[str, Params],
     log_policy: chex.Array,
@@ -365,6 +418,10 @@ def _losses(
         "critic": critic_metrics,
         "actor": actor_metrics,
     }
+    if config.null_shift is not None and given.null_shift is not None:
+        losses["null_shift"], named["null_shift"] = null_shift.loss(
+            params["null_shift"], config.null_shift, given.null_shift
+        )
     metrics = {f"{agent}/{name}": x for agent, found in named.items() for name, x in found.items()}
     return losses, metrics, td_error
 

@@ -13,7 +13,7 @@ import optax
 from flax import struct
 
 from aco_jax import environment, replay, transitions
-from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
+from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
 from aco_jax.ops import states
 from aco_jax.types import Params
 
@@ -43,6 +43,7 @@ class Config:
     critic: critic.Config
     actor: actor.Config
     environment: environment.Config
+    null_shift: null_shift.Config | None = None  # None: the actor has no continuous action
     rates: Rates = field(default_factory=Rates)
     clip: float = 1.0  # greatest norm of an agent's gradient
     adam_eps: float = 1e-6  # well above the rounding noise of gradients that are 0 but for it
@@ -55,7 +56,9 @@ class Config:
     priority_exponent: float = 0.6  # 0 draws uniformly
     priority_ranks: bool = False  # draw by the rank of a priority instead of its size
     importance_exponent: float = 0.4  # at the start; 1 at the end
+    n_step: int = 1  # steps of a walk in a target of the critic
     smoothing: float = 1.0  # mass of a row of the transition model
+    smoothing_decay: float = 0.0  # power by which the mass falls with what was seen of a row; 0 keeps it
     epsilon_last: float = 0.02  # share of exploring actions at the end
     kl_target: float = 0.02  # nats a decision and round
     credit_weight: float = 1.0  # of the shared reward at the end of an episode
@@ -105,7 +108,7 @@ def init(key: chex.PRNGKey, config: Config) -> State:
     )
     averaged = Averaged(
         params=params,
-        moments={name: adam(config).init(params[name]) for name in AGENTS},
+        moments={name: adam(config).init(flat) for name, flat in params.items()},
         critic_target=jnp.copy(params["critic"]),
         old_policy=jnp.zeros((bins.state_count, bins.action_count)),
         shared_value=jnp.zeros(bins.state_count),
@@ -174,6 +177,8 @@ def _fresh(key: chex.PRNGKey, config: Config) -> dict[str, Params]:
         "reward": reward.init(keys["reward"], config.reward),
         "critic": critic.init(keys["critic"], config.critic),
     }
+    if config.null_shift is not None:
+        params["null_shift"] = null_shift.init(keys["actor"], config.null_shift)
     return params | {"actor": actor.from_base(params["base"])}
 
 

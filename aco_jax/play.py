@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from aco_jax import environment, exploration, shared_reward
-from aco_jax.agents import ranker
+from aco_jax.agents import null_shift, ranker
 from aco_jax.data.tokens import Special
 from aco_jax.models import judge
 from aco_jax.ops import preference, ranking, sequences, states
@@ -70,6 +70,15 @@ class Shared:
     rewriter: chex.Array  # [B]
     ranker: chex.Array  # [B]
     penalties: dict[str, chex.Array]  # agent -> mean penalty, for the record
+
+
+@struct.dataclass
+class Shifted:
+    """The shifts of the NULL logit that B anchors were played with."""
+
+    state: chex.Array  # [B] int32, where each walk would have begun without
+    shift: chex.Array  # [B] float32
+    noise: chex.Array  # [] standard deviation
 
 
 def rank(
@@ -227,6 +236,34 @@ def problems(batch: Batch, ranked: Ranked, value: chex.Array, spread: chex.Array
         spread=jnp.mean(spread, axis=-1),
         shares=batch.shares,
     )
+
+
+def mean_shift(
+    params: Params,
+    config: null_shift.Config,
+    process: environment.Config,
+    edges: states.Edges,
+    problem: environment.Problem,
+) -> tuple[chex.Array, chex.Array]:
+    """The states [B] that walks of B anchors begin in, and what the NULL logit is to be shifted by there, [B]."""
+    start = jax.vmap(environment.reset)(problem)
+    first = jax.vmap(lambda one, state: environment.observe(process, edges, one, state))(problem, start)
+    return first.state, null_shift.act(params, config, first.factors)
+
+
+def shift_null(
+    params: Params,
+    config: null_shift.Config,
+    process: environment.Config,
+    edges: states.Edges,
+    problem: environment.Problem,
+    noise: chex.Array,
+    key: chex.PRNGKey,
+) -> tuple[environment.Problem, Shifted]:
+    """The walks of B anchors with their NULL logits shifted, noise [] added, and what they were shifted by."""
+    state, mean = mean_shift(params, config, process, edges, problem)
+    shift = exploration.noisy_shift(key, mean, noise)
+    return jax.vmap(environment.shift_null)(problem, shift), Shifted(state=state, shift=shift, noise=noise)
 
 
 def walk(

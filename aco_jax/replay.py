@@ -158,6 +158,30 @@ def sample(
     return items, indices, jnp.where(state.size > 0, weights, 0.0)
 
 
+def following(state: State, indices: chex.Array, steps: int) -> tuple[Transition, chex.Array]:
+    """The drawn items and what was written right after each, as far as it is the same walk, which its query names.
+
+    The ring holds single steps in their order, so no item has to know how many of them a target takes.
+
+    Args:
+      state: the one that was drawn from.
+      indices: [batch] int32.
+      steps: n >= 1.
+
+    Returns:
+      items with leaves [batch, n], the drawn one first, and [batch, n] bool: False from where the walk ended, was cut,
+      or is not held.
+    """
+    chex.assert_rank(indices, 1)
+    ahead = jnp.arange(steps)[None]
+    items = jax.tree.map(lambda leaf: leaf[(indices[:, None] + ahead) % state.capacity], state.items)
+    written = (indices - state.position + state.size) % state.capacity  # 0 is the oldest item
+    held = written[:, None] + ahead < state.size
+    went_on = jnp.pad(items.discount_t[:, :-1] > 0, ((0, 0), (1, 0)), constant_values=True)
+    same = held & went_on & (items.query == items.query[:, :1])
+    return items, jnp.cumprod(same, axis=1) > 0
+
+
 def set_priorities(state: State, indices: chex.Array, td_error: chex.Array, mask: chex.Array) -> State:
     """p = |td_error| + offset for drawn items; of an item drawn twice the greater counts.
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from aco_jax import environment, learner_state
-from aco_jax.agents import actor, base, critic, ranker, reward, rewriter
+from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
 from aco_jax.configuration import DataConfig, bounded
 from aco_jax.data import evidence, tasks
 from aco_jax.data.records import Dataset
@@ -63,7 +63,9 @@ class AgentsConfig:
     priority_exponent: float = bounded(0.6, 0, 1)
     priority_ranks: bool = False
     importance_exponent: float = bounded(0.4, 0, 1)
+    n_step: int = bounded(1, 1, 64)
     smoothing: float = bounded(1.0, 1e-6)
+    smoothing_decay: float = bounded(0.0, 0, 4)
     epsilon_last: float = bounded(0.02, 0, 1)
     kl_target: float = bounded(0.02, 1e-6)
     credit_weight: float = bounded(1.0, 0)
@@ -88,6 +90,8 @@ class WalkConfig:
     step_cost: float = bounded(0.01, 0)
     token_cost: float = bounded(0.002, 0)
     rewrite_cost: float = bounded(0.1, 0)
+    null_shift_limit: float = bounded(0.0, 0, 10)
+    null_shift_noise: float = bounded(0.5, 0.05, 10)
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,9 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             token_cost=walk.token_cost,
             rewrite_cost=walk.rewrite_cost,
         ),
+        null_shift=null_shift.Config(bins.factor_sizes, limit=walk.null_shift_limit, noise=walk.null_shift_noise)
+        if walk.null_shift_limit
+        else None,
         rates=agents.rates,
         clip=agents.clip,
         steps=config.train.rounds * config.train.merge_every,
@@ -179,7 +186,9 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         priority_exponent=agents.priority_exponent,
         priority_ranks=agents.priority_ranks,
         importance_exponent=agents.importance_exponent,
+        n_step=agents.n_step,
         smoothing=agents.smoothing,
+        smoothing_decay=agents.smoothing_decay,
         epsilon_last=agents.epsilon_last,
         kl_target=agents.kl_target,
         credit_weight=agents.credit_weight,

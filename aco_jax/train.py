@@ -303,7 +303,7 @@ def _after_warm_up(state: learner_state.State, agents: learner_state.Config) -> 
     bins, count = agents.environment.bins, state.step.shape[0]
     seen = jax.tree.map(lambda x: x[0], state.counts)
     valid = states.valid_actions(bins, jnp.arange(bins.state_count))
-    entropy = transitions.row_entropy(seen, agents.smoothing)
+    entropy = transitions.row_entropy(seen, agents.smoothing, agents.smoothing_decay)
     epsilon = exploration.epsilon_from_entropy(entropy, transitions.reachable(seen, valid))
     raw = state.memory.raw_tm1.reshape(-1, state.memory.raw_tm1.shape[-1])
     filled = (jnp.arange(state.memory.capacity)[None] < state.memory.size[:, None]).reshape(-1)

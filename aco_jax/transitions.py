@@ -2,7 +2,8 @@
 
 P(s' given s, a) = (N(s, a, s') + c / |S|) / (N(s, a) + c): the posterior mean under a symmetric Dirichlet
 prior of total mass c. Adding 1 to each of thousands of next states would drown the counts;
-here the mass is shared.
+here the mass is shared. By a confidence schedule the mass falls with what was seen of a row, c / (1 + N(s, a))^decay:
+the prior's share of a row then vanishes as N^-(1 + decay) instead of 1 / N.
 
 The counts that all replicas agreed on and those gathered since are kept apart, so that a merge adds every
 replica's increment once.
@@ -50,7 +51,9 @@ def merge(state: State, increments: chex.Array) -> State:
     return State(merged=state.merged + increments, increment=jnp.zeros_like(state.increment))
 
 
-def probabilities(state: State, s: chex.Array, a: chex.Array, smoothing: chex.Numeric = 1.0) -> chex.Array:
+def probabilities(
+    state: State, s: chex.Array, a: chex.Array, smoothing: chex.Numeric = 1.0, decay: float = 0.0
+) -> chex.Array:
     """P(. given s, a) [.., S] for s and a [..] under the smoothed model; an unseen row is 1 / |S|.
 
     Args:
@@ -58,23 +61,24 @@ def probabilities(state: State, s: chex.Array, a: chex.Array, smoothing: chex.Nu
       s: [..] int32.
       a: [..] int32.
       smoothing: c > 0, the mass shared by a row's next states.
+      decay: >= 0, of the mass with N(s, a); 0 keeps it.
     """
-    return _smooth(state.merged[s, a] + state.increment[s, a], smoothing)
+    return _smooth(state.merged[s, a] + state.increment[s, a], smoothing, decay)
 
 
 def expected_value(
-    state: State, s: chex.Array, a: chex.Array, v: chex.Array, smoothing: chex.Numeric = 1.0
+    state: State, s: chex.Array, a: chex.Array, v: chex.Array, smoothing: chex.Numeric = 1.0, decay: float = 0.0
 ) -> chex.Array:
     """sum_s' P(s' given s, a) v(s') [..] for values v [S]."""
-    return jnp.einsum("...s,s->...", probabilities(state, s, a, smoothing), v)
+    return jnp.einsum("...s,s->...", probabilities(state, s, a, smoothing, decay), v)
 
 
-def row_entropy(state: State, smoothing: chex.Numeric = 1.0) -> chex.Array:
+def row_entropy(state: State, smoothing: chex.Numeric = 1.0, decay: float = 0.0) -> chex.Array:
     """Entropy of every smoothed row over log |S|, [S, A] in [0, 1]; an unseen row has 1."""
     states = state.merged.shape[0]
 
     def row(s: chex.Array) -> chex.Array:
-        p = _smooth(state.merged[s] + state.increment[s], smoothing)
+        p = _smooth(state.merged[s] + state.increment[s], smoothing, decay)
         return jax.vmap(policy_gradient.normalised_entropy)(p)
 
     entropy = jax.lax.map(row, jnp.arange(states), batch_size=_ROWS_AT_ONCE)
@@ -101,6 +105,7 @@ def successors(state: State) -> chex.Array:
     return jnp.any(state.merged > 0, axis=1) | jnp.any(state.increment > 0, axis=1)
 
 
-def _smooth(rows: chex.Array, smoothing: chex.Numeric) -> chex.Array:
+def _smooth(rows: chex.Array, smoothing: chex.Numeric, decay: float) -> chex.Array:
     total = jnp.sum(rows, axis=-1, keepdims=True)
-    return (rows + smoothing / rows.shape[-1]) / (total + smoothing)
+    mass = smoothing / (1.0 + total) ** decay if decay else smoothing
+    return (rows + mass / rows.shape[-1]) / (total + mass)

@@ -18,7 +18,7 @@ import numpy as np
 from aco_jax import desk as desks
 from aco_jax import environment, inquiry, learner_state, play, prepare, progress, replicas, supervision
 from aco_jax import train as training
-from aco_jax.agents import reward
+from aco_jax.agents import null_shift, reward
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params
@@ -95,18 +95,17 @@ class _Lists:
         flat = record.reshape(len(record), -1)
         self._final = jax.tree.map(np.array, environment.start(jnp.asarray(flat >= 0), jnp.asarray(self._pending)))
         self._logit = np.zeros(flat.shape, np.float32)
+        self._null_shift: np.ndarray | None = None
+        if agents.null_shift is not None and len(rows):
+            blocks = _blocks(np.arange(len(rows)))
+            self._null_shift = np.concatenate([self._mean_shift(agents.null_shift, block) for block in blocks])
 
     def advance(self, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Walks `lists` as far as they go: what each wants then, and of which candidate in [0, L)."""
         full = np.resize(lists, CHUNK)  # a short block is filled up, so that nothing is compiled twice
-        batch, final, shift, ready, pending = jax.tree.map(
-            lambda x: x[full], (self._batch, self._final, self._shift, self._ready, self._pending)
-        )
-        team = self._team
-        problem, logit = _pose(
-            team.params, self._scale, team.agents, self._texts, batch, jnp.asarray(shift), ready, pending
-        )
-        final, *wanted = _walk(team.agents.environment, self._edges, problem, self._greedy, final)
+        problem, logit = self._pose(full)
+        final = jax.tree.map(lambda x: x[full], self._final)
+        final, *wanted = _walk(self._team.agents.environment, self._edges, problem, self._greedy, final)
         self._final = jax.tree.map(partial(_put, lists), self._final, final)
         self._logit = _put(lists, self._logit, logit)
         wants, where = (np.asarray(x)[: len(lists)] for x in wanted)
@@ -140,6 +139,21 @@ class _Lists:
         flat = record.reshape(len(record), -1)
         return Walked(self.rows, flat, final.decision, self._logit, final.revealed, int(final.tokens.sum()))
 
+    def _pose(self, full: np.ndarray) -> tuple[environment.Problem, jax.Array]:
+        batch, shift, ready, pending, null_shift = jax.tree.map(
+            lambda x: x[full], (self._batch, self._shift, self._ready, self._pending, self._null_shift)
+        )
+        team = self._team
+        return pose(
+            team.params, self._scale, team.agents, self._texts, batch, jnp.asarray(shift), ready, pending, null_shift
+        )
+
+    def _mean_shift(self, config: null_shift.Config, lists: np.ndarray) -> np.ndarray:
+        """What the actor shifts the NULL logits of `lists` by, before anything is read or rewritten, without noise."""
+        problem, _ = self._pose(np.resize(lists, CHUNK))
+        params, process = self._team.params["null_shift"], self._team.agents.environment
+        return np.asarray(_mean_shift(params, config, process, self._edges, problem)[1])[: len(lists)]
+
     def _ask(self, rows: np.ndarray) -> tuple[inquiry.Asked, play.Batch]:
         full = np.resize(rows, CHUNK)
         anchors = desks.standing(self._team.desk, full)
@@ -163,7 +177,7 @@ def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.n
 
 
 @partial(jax.jit, static_argnames="agents")
-def _pose(
+def pose(
     params: dict[str, Params],
     scale: jax.Array,
     agents: learner_state.Config,
@@ -172,14 +186,27 @@ def _pose(
     shift: jax.Array,
     ready: jax.Array,
     pending: jax.Array,
+    null_shift: jax.Array | None = None,
 ) -> tuple[environment.Problem, jax.Array]:
-    """The walks of n lists, and the logits [n, L] with the readings there are, before any shift."""
+    """The walks of n lists, and the logits [n, L] with the readings there are, before any shift.
+
+    Args:
+        shift: [n] of all logits, where the share with a partner is not a half.
+        ready: [n, M + 1, K] bool, the readings there are.
+        pending: [n] bool, whether the rows below the first are still to be made.
+        null_shift: [n], the actor's continuous action.
+    """
     shift = shift[:, None, None, None]
     ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0, shift)
     value, spread = _rewards(params["reward"], scale, agents, texts, batch, ranked)
     problem = play.problems(batch, ranked, value, spread)
     problem = dataclasses.replace(problem, ready=play.flat(ready), pending=pending)
+    if null_shift is not None:
+        problem = jax.vmap(environment.shift_null)(problem, null_shift)
     return problem, ranked.score[..., 0] - shift[:, 0, 0]
+
+
+_mean_shift = jax.jit(play.mean_shift, static_argnums=(1, 2))
 
 
 def _rewards(

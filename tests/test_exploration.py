@@ -71,11 +71,7 @@ def test_annealing_is_linear_and_stops() -> None:
     np.testing.assert_allclose(exploration.anneal(0.8, 0.1, 1, 0), 0.1, rtol=1e-6)
 
 
-def test_noise_of_the_continuous_action_has_its_scale_and_density() -> None:
-    mean = jnp.full(4000, 0.5)
-    shift, log_density = exploration.noisy_shift(jax.random.key(1), mean, 0.2)
+def test_noise_of_the_continuous_action_has_its_scale() -> None:
+    shift = exploration.noisy_shift(jax.random.key(1), jnp.full(4000, 0.5), 0.2)
     assert abs(float(jnp.std(shift)) - 0.2) < 0.01
     assert abs(float(jnp.mean(shift)) - 0.5) < 0.02
-    np.testing.assert_allclose(
-        log_density[:50], stats.norm.logpdf(np.asarray(shift[:50]), 0.5, 0.2), rtol=1e-4, atol=1e-4
-    )

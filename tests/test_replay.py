@@ -309,3 +309,42 @@ def test_impossible_sizes_are_refused() -> None:
         replay.init(0, 2)
     with pytest.raises(ValueError, match="4 items do not fit into a replay of 3 slots"):
         filled(3, 4)
+
+
+def walks(lengths: list[int]) -> tuple[Transition, np.ndarray]:
+    """Walks of these many steps one after another, and of each step its place in its walk; every other one ends."""
+    query = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.concatenate([np.arange(length) for length in lengths])
+    last = place == np.repeat(lengths, lengths) - 1
+    discount = np.where(last & (query % 2 == 0), 0.0, 0.9)  # the others are cut
+    steps, _, _ = items(np.arange(len(query)))
+    return dataclasses.replace(steps, query=jnp.asarray(query), discount_t=jnp.asarray(discount, jnp.float32)), place
+
+
+@pytest.mark.parametrize("capacity", [9, 13, 32])
+def test_what_follows_is_of_the_same_walk_and_held(capacity: int) -> None:
+    """Against a loop over the steps in their order, in a ring that is not full, just full, and written over."""
+    lengths = [3, 1, 4, 2, 5, 1]
+    steps, place = walks(lengths)
+    count, state = len(place), replay.init(capacity, 2)
+    for start in range(0, count, 4):  # in parts, so that a walk is written in several
+        part = jax.tree.map(lambda x, a=start: x[a : a + 4], steps)
+        number = np.arange(count)[start : start + 4]
+        state = add(state, part, *items(number)[1:], jnp.ones(len(number), bool))
+    first = max(0, count - capacity)
+    numbers = np.arange(first, count)
+    slots = np.argsort(np.asarray(state.items.s_tm1)[: min(count, capacity)])  # s_tm1 is the number
+    found, mask = jax.jit(replay.following, static_argnums=2)(state, jnp.asarray(slots), 3)
+    for row, number in enumerate(numbers):
+        walk = int(steps.query[number])
+        left = [number + ahead for ahead in range(3) if place[number] + ahead < lengths[walk]]
+        np.testing.assert_array_equal(np.asarray(found.s_tm1[row])[np.asarray(mask[row])], left)
+        assert np.all(np.diff(np.asarray(mask[row]).astype(int)) <= 0)
+
+
+def test_empty_slots_follow_nothing() -> None:
+    """They carry the number of the first walk."""
+    steps = jax.tree.map(lambda x: x[:1], walks([1, 1])[0])
+    cut = dataclasses.replace(steps, discount_t=jnp.array([0.9]))
+    state = add(replay.init(4, 2), cut, *items(np.arange(1))[1:], jnp.ones(1, bool))
+    np.testing.assert_array_equal(replay.following(state, jnp.array([0]), 3)[1], [[True, False, False]])

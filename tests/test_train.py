@@ -16,6 +16,7 @@ import pytest
 
 from aco_jax import answer, checkpoints, configuration, learner, learner_state, play, prepare, replicas, settings, train
 from aco_jax import desk as desks
+from aco_jax.agents import null_shift
 from aco_jax.data import catalogue, records
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
@@ -222,6 +223,61 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
         found = step(changed)
         different = {name for name in found if not np.array_equal(found[name], plain[name])}
         assert different == {own}
+
+
+def test_targets_of_several_steps_change_the_critic_alone(
+    parts: Parts, step: Callable[..., dict[str, np.ndarray]]
+) -> None:
+    """The replay and the counts hold single steps whatever the targets take."""
+    state = jax.tree.map(lambda x: x[0], parts.state)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
+    config = dataclasses.replace(parts.agents, n_step=3)
+    after, _ = jax.jit(partial(learner.local_step, tables=parts.tables, config=config))(
+        dataclasses.replace(state, key=jax.random.key(0)), batch
+    )
+    plain, before = step(batch), state.averaged.params
+    # Another program may round otherwise; what has another target moves by far more.
+    apart = {name: np.abs(after.averaged.params[name] - before[name] - plain[name]).max() for name in plain}
+    assert {name for name, most in apart.items() if most > 1e-5} == {"critic"}
+    held = jax.tree.map(lambda x: x[: int(after.memory.size)], after.memory.items)
+    assert int(after.counts.increment.sum()) == int(after.memory.size)
+    np.testing.assert_array_equal(
+        after.counts.increment[held.s_tm1, held.a_tm1, held.s_t] > 0, np.ones(held.s_tm1.shape, bool)
+    )
+    assert set(np.unique(held.discount_t).tolist()) <= {0.0, np.float32(config.environment.discount)}
+
+
+def test_the_null_shift_is_learned_from_what_it_led_to_where_there_is_one(parts: Parts) -> None:
+    """By default nothing of it is there; its step is the gradient of its own loss, which nobody else has a part in."""
+    assert parts.agents.null_shift is None
+    assert "null_shift" not in parts.state.averaged.params
+    bins = parts.agents.environment.bins
+    config = dataclasses.replace(parts.agents, null_shift=null_shift.Config(bins.factor_sizes))
+    init = jax.jit(learner_state.init, static_argnums=1)
+    state = init(jax.random.key(0), config)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
+    after, metrics = jax.jit(partial(learner.local_step, tables=parts.tables, config=config))(state, batch)
+    found = learner_state.trees(after.averaged.params, config)["null_shift"]
+    assert float(metrics["null_shift/noise"]) == pytest.approx(0.5)
+    assert float(metrics["null_shift/mean"]) == 0.0
+    # Adam's first step is the rate either way, and of a factor that no walk began with it is nothing.
+    assert abs(float(found["bias"])) == pytest.approx(config.null_shift.rate, rel=1e-2)
+    assert found["kernel"][states.AT_HAND] != 0
+    assert found["kernel"][states.ENDED] == 0
+    for name, flat in init(jax.random.key(0), parts.agents).averaged.params.items():
+        np.testing.assert_allclose(state.averaged.params[name], flat, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_null_shift_trains_and_relates(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
+    walk = dataclasses.replace(tiny.environment, null_shift_limit=1.0)
+    config = dataclasses.replace(tiny, environment=walk)
+    dataset = configuration.open_run(config, tmp_path)
+    _, desk = train.train(config, dataset, tmp_path)
+    rows, _ = answer.finish(tmp_path, desk)
+    assert all(0.5 < probability <= 1 for *_, probability in rows)
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert any("null_shift/mean" in row for row in metrics)
 
 
 def test_a_run_without_rewrites_learns_what_is_left(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:

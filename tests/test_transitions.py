@@ -42,6 +42,24 @@ def test_probabilities_are_the_dirichlet_mean(smoothing: float) -> None:
     np.testing.assert_allclose(jnp.sum(p, axis=-1), np.ones((S, A)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("decay", [0.5, 1.0, 2.0])
+def test_by_a_schedule_the_mass_of_a_row_falls_with_what_was_seen_of_it(decay: float) -> None:
+    state, counts = walked(6)
+    s, a = np.meshgrid(np.arange(S), np.arange(A), indexing="ij")
+    found = transitions.probabilities(state, jnp.asarray(s), jnp.asarray(a), 2.0, decay)
+    p = np.zeros((S, A, S))
+    for row in np.ndindex(S, A):
+        mass = 2.0 / (1 + counts[row].sum()) ** decay
+        p[row] = (counts[row] + mass / S) / (counts[row].sum() + mass)
+    np.testing.assert_allclose(found, p, rtol=1e-5)
+    v = np.random.default_rng(1).normal(size=S)
+    expected = transitions.expected_value(state, jnp.asarray(s), jnp.asarray(a), jnp.asarray(v), 2.0, decay)
+    np.testing.assert_allclose(expected, p @ v, rtol=1e-4, atol=1e-5)
+    entropy = np.where(counts.sum(axis=-1) > 0, -(p * np.log(p)).sum(axis=-1) / np.log(S), 1.0)
+    np.testing.assert_allclose(transitions.row_entropy(state, 2.0, decay), entropy, rtol=1e-4)
+    np.testing.assert_allclose(found[S - 1, 0], np.full(S, 1 / S))  # of an unseen row all of it is there
+
+
 def test_an_unseen_row_is_uniform_and_the_mass_of_smoothing_is_shared() -> None:
     state = transitions.observe(
         transitions.init(4, 2), jnp.array([0]), jnp.array([1]), jnp.array([2]), jnp.array([True])

@@ -1,9 +1,9 @@
 """The critic: a small transformer encoder reads a state as tokens and says what each action is worth.
 
 It learns from two targets: double Q on the transitions drawn (van Hasselt et al. 2016, Deep Reinforcement
-Learning with Double Q-learning, eq. 4) and the expectation under the smoothed model of transitions (Sutton
-and Barto 2018, Reinforcement Learning, eq. 4.10), which averages over all next states seen instead of the one
-drawn.
+Learning with Double Q-learning, eq. 4), of one step or of several, and the expectation under the smoothed model of
+transitions (Sutton and Barto 2018, Reinforcement Learning, eq. 4.10), which averages over all next states seen
+instead of the one drawn. The latter is of one step always: what follows is in the model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import optax
 from flax import struct
 
 from aco_jax.models import transformer
-from aco_jax.ops import values
-from aco_jax.types import Metrics, Params
+from aco_jax.ops import policy_gradient, values
+from aco_jax.types import Metrics, Params, Transition
+
+TRACE = 1.0  # greatest ratio of policy to behaviour of a further step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +61,9 @@ class Batch:
 
     factors_tm1: chex.Array  # [B, n] int32
     a_tm1: chex.Array  # [B] int32
-    r_t: chex.Array  # [B] float32
-    discount_t: chex.Array  # [B] float32, 0 on termination, not on truncation
+    r_t: chex.Array  # [B] float32, of all steps of the target
+    discount_t: chex.Array  # [B] float32, of all steps; 0 on termination, not on truncation
+    r_first: chex.Array  # [B] float32, of the first step alone: the model's target takes no other
     q_t: chex.Array  # [B, A] of s_t under the online network, a constant: it selects
     q_target_t: chex.Array  # [B, A] of s_t under the target network, a constant: it evaluates
     valid_t: chex.Array  # [B, A] bool, actions of s_t
@@ -106,7 +109,7 @@ def loss(params: Params, config: Config, batch: Batch) -> tuple[chex.Array, Metr
         q_tm1, batch.a_tm1, batch.r_t, batch.discount_t, batch.q_target_t, batch.q_t, batch.valid_t
     )
     expected = jax.vmap(values.expected_target, (0, None, 0, None))(
-        batch.r_t, jnp.float32(config.discount), batch.p_next, batch.v_target
+        batch.r_first, jnp.float32(config.discount), batch.p_next, batch.v_target
     )
     q_taken = jnp.take_along_axis(q_tm1, batch.a_tm1[:, None], axis=1)[:, 0]
     error = (1 - config.model_weight) * sampled + config.model_weight * (expected - q_taken)
@@ -114,6 +117,42 @@ def loss(params: Params, config: Config, batch: Batch) -> tuple[chex.Array, Metr
     td_error = jax.lax.stop_gradient(error)
     metrics = {"q": jnp.mean(q_taken), "absolute_error": jnp.mean(jnp.abs(td_error)), "td_error": td_error}
     return jnp.mean(batch.importance_weights * cost), metrics
+
+
+def n_step(
+    steps: Transition,
+    mask: chex.Array,
+    q: chex.Array,
+    q_target: chex.Array,
+    valid: chex.Array,
+    log_policy: chex.Array,
+) -> Transition:
+    """n steps of each walk as one transition from the first state and action, leaves [B].
+
+    What was done after the first step counts as far as the policy of today would do it: ratios to the stored behaviour,
+    truncated at TRACE, are multiplied, and where they fall short the target network's value stands in.
+
+    Args:
+      steps: leaves [B, n], of `replay.following`.
+      mask: [B, n] bool.
+      q: [S, A] of the online network: it selects.
+      q_target: [S, A] of the target network: it evaluates.
+      valid: [S, A] bool, an action at least in each state.
+      log_policy: [S, A] of today.
+    """
+    best = jax.vmap(values.masked_argmax)(q, valid)
+    v = jnp.take_along_axis(q_target, best[:, None], axis=1)[:, 0]
+    at = steps.s_tm1, steps.a_tm1
+    ratio = jax.vmap(jax.vmap(policy_gradient.truncated_ratio, (0, 0, None)), (0, 0, None))(
+        log_policy[at], steps.mu_tm1, TRACE
+    )
+    reward, discount = jax.vmap(values.corrected_n_step)(
+        steps.r_t, steps.discount_t, v[steps.s_t], q_target[at], ratio, mask
+    )
+    last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
+    first = jax.tree.map(lambda x: x[:, 0], steps)
+    s_t = jnp.take_along_axis(steps.s_t, last[:, None], axis=1)[:, 0]
+    return dataclasses.replace(first, r_t=reward, discount_t=discount, s_t=s_t)
 
 
 def q_table(params: Params, config: Config, factors: chex.Array) -> chex.Array:

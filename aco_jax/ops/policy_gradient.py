@@ -21,6 +21,18 @@ def reinforce_loss(log_prob: chex.Array, advantage: chex.Array) -> jax.Array:
     return -jax.lax.stop_gradient(advantage) * log_prob
 
 
+def gaussian_log_prob(x: chex.Array, mean: chex.Array, scale: chex.Numeric) -> jax.Array:
+    """log N(x; mean, scale^2), nats: the density of a continuous action. Williams 1992, REINFORCE, section 6.
+
+    Args:
+      x: scalar.
+      mean: scalar.
+      scale: scalar > 0, the standard deviation.
+    """
+    chex.assert_rank([x, mean, scale], 0)
+    return -0.5 * jnp.square((x - mean) / scale) - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
+
+
 def truncated_ratio(log_pi: chex.Array, mu: chex.Array, limit: chex.Numeric) -> jax.Array:
     """min(pi / mu, limit), stopped: the weight of a replayed action.
 

@@ -96,6 +96,40 @@ def n_step_return(
     return jnp.where(mask, returns, 0.0)
 
 
+def corrected_n_step(
+    r_t: chex.Array,
+    discount_t: chex.Array,
+    v_t: chex.Array,
+    q_tm1: chex.Array,
+    ratio_tm1: chex.Array,
+    mask: chex.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """n steps of a walk as one: reward + discount V(s_n) is the return of the first action, stopped.
+
+    G_k = r_k + discount_k (V_k + c_k+1 (G_k+1 - Q_k+1)), at the last step r_k + discount_k V_k. Each c at most the
+    ratio of target policy to behaviour keeps the fixed point of one step; all c = 1 and Q = V is the plain n-step one.
+    Munos et al. 2016, Safe and Efficient Off-Policy Reinforcement Learning, eq. 3 and 4 (Retrace).
+
+    Args:
+      r_t: [n].
+      discount_t: [n], 0 on termination, not on truncation.
+      v_t: [n] V(s_t).
+      q_tm1: [n] Q(s_tm1, a_tm1); the first is not looked at.
+      ratio_tm1: [n] c in [0, 1] of a_tm1; the first is not looked at.
+      mask: [n] bool, the steps of the walk; its end, or the n-th, is the last.
+
+    Returns:
+      reward and discount.
+    """
+    chex.assert_rank([r_t, discount_t, v_t, q_tm1, ratio_tm1, mask], 1)
+    further = jnp.append(mask[1:], False)
+    ratio, q = jnp.roll(ratio_tm1, -1), jnp.roll(q_tm1, -1)
+    rewards = jnp.where(further, r_t + discount_t * (v_t - ratio * q), r_t)
+    discounts = jnp.where(further, discount_t * ratio, discount_t)
+    reward = n_step_return(rewards, discounts, jnp.zeros_like(r_t), mask, len(r_t))[0]
+    return jax.lax.stop_gradient(reward), jax.lax.stop_gradient(jnp.prod(jnp.where(mask, discounts, 1.0)))
+
+
 def masked_argmax(x: chex.Array, valid: chex.Array) -> jax.Array:
     """Index of the largest valid entry, the first among equals; 0 where none is valid.
 

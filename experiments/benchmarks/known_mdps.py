@@ -33,7 +33,14 @@ from aco_jax.ops import divergence, policy_gradient, values
 from benchmarks import mdps
 
 SAMPLES = tuple(2**n for n in range(4, 15))  # of which the model of transitions is made
-MODELS = {"smoothed, c = 1": 1.0, "c = 0.1": 0.1, "unsmoothed, unseen is even": 1e-6, "unsmoothed, unseen is 0": 0.0}
+MODELS = {  # mass and its decay
+    "smoothed, c = 1": (1.0, 0.0),
+    "c = 0.1": (0.1, 0.0),
+    "c = 1 / (1 + N)": (1.0, 1.0),
+    "c = 1 / sqrt(1 + N)": (1.0, 0.5),
+    "unsmoothed, unseen is even": (1e-6, 0.0),
+    "unsmoothed, unseen is 0": (0.0, 0.0),
+}
 EXPLORERS = ("from entropy", "from entropy, annealed", "fixed 0.1", "fixed 0.3", "from 1, annealed")
 LAST = 0.02  # epsilon at the end of annealing
 KL_TARGET = 5e-4  # nats a round: small enough that the way to the optimum takes dozens
@@ -93,7 +100,7 @@ def reach(mdp: mdps.Mdp, each: int = 1024, steps: int = 4000, width: int = 32, s
     config = critic.Config(
         (mdp.states,), mdp.actions, width, mlp_width=2 * width, discount=mdps.DISCOUNT, huber=0.0, target_rate=0.05
     )
-    known = mdps.value_iteration(_model(mdp, counts, 1.0), mdp.r)
+    known = mdps.value_iteration(_model(mdp, counts), mdp.r)
     found = {"data": float(100 * np.abs(known - mdp.best)[:-1].max() / mdp.value_range)}
     for name, learn in (("tabular", _tabular), ("critic", _network)):
         run = jax.jit(functools.partial(learn, mdp=mdp, config=config, steps=steps))
@@ -121,6 +128,7 @@ def _network(
             a_tm1=items.a_tm1,
             r_t=items.r_t,
             discount_t=items.discount_t,
+            r_first=items.r_t,
             q_t=q[items.s_t],
             q_target_t=q_target[items.s_t],
             valid_t=valid[items.s_t],
@@ -181,17 +189,17 @@ def smoothing(mdp: mdps.Mdp, seeds: int, samples: tuple[int, ...] = SAMPLES) -> 
             items = mdps.experience(mdp, jax.random.key(1000 + seed), count)
             state = transitions.init(mdp.states, mdp.actions)
             state = transitions.observe(state, items.s_tm1, items.a_tm1, items.s_t, jnp.ones(count, bool))
-            for name, mass in MODELS.items():
-                q = mdps.value_iteration(_model(mdp, state, mass), mdp.r)
+            for name, prior in MODELS.items():
+                q = mdps.value_iteration(_model(mdp, state, *prior), mdp.r)
                 found[name]["error"][-1].append(float(np.abs(q - mdp.best)[:-1].max() / mdp.value_range))
                 found[name]["regret"][-1].append(_loss_of_greedy(mdp, q))
     return found
 
 
-def _model(mdp: mdps.Mdp, state: transitions.State, mass: float) -> np.ndarray:
+def _model(mdp: mdps.Mdp, state: transitions.State, mass: float = 1.0, decay: float = 0.0) -> np.ndarray:
     """The smoothed model [S, A, S]; of mass 0 that of the counts alone, whose unseen rows lead nowhere."""
     s, a = jnp.meshgrid(jnp.arange(mdp.states), jnp.arange(mdp.actions), indexing="ij")
-    p = np.array(transitions.probabilities(state, s, a, mass or 1e-6), np.float64)
+    p = np.array(transitions.probabilities(state, s, a, mass or 1e-6, decay), np.float64)
     if not mass:
         p[np.asarray(transitions.counts(state)) == 0] = 0.0
     p[mdp.terminal] = np.eye(mdp.states)[mdp.terminal]  # how walks end is known

@@ -71,7 +71,9 @@ def get_config() -> ConfigDict:
     agents.priority_exponent = 0.6  # 0 draws uniformly
     agents.priority_ranks = False  # draw by the rank of a priority, not by its size
     agents.importance_exponent = 0.4  # at the start; 1 at the end
+    agents.n_step = 1  # steps of a walk in a target of the critic
     agents.smoothing = 1.0  # counts spread over a row of the transition model
+    agents.smoothing_decay = 0.0  # power by which they grow fewer with what was seen of the row; 0 keeps them
     agents.epsilon_last = 0.02  # share of exploring actions at the end
     agents.kl_target = 0.02  # nats a decision and round
     agents.credit_weight = 1.0  # of the shared reward at the end of an episode
@@ -93,4 +95,6 @@ def get_config() -> ConfigDict:
     environment.step_cost = 0.01  # every action but STOP
     environment.token_cost = 0.002  # a token read
     environment.rewrite_cost = 0.1  # a row of candidates revealed
+    environment.null_shift_limit = 0.0  # by which the actor may shift the logit of "none of these", nats; 0: it may not
+    environment.null_shift_noise = 0.5  # standard deviation of that shift at the start, nats; falls to 0.05
     return config

@@ -13,6 +13,7 @@ import pytest
 
 from aco_jax.agents import critic
 from aco_jax.ops import states
+from aco_jax.types import Transition
 
 CONFIG = critic.Config((3, 2, 4), actions=3, width=16, heads=2, layers=1, mlp_width=32, chunk=5)
 B, S = 6, 24
@@ -38,6 +39,7 @@ def batch(seed: int = 0) -> critic.Batch:
         a_tm1=jnp.asarray(rng.integers(0, 3, B), jnp.int32),
         r_t=real(B),
         discount_t=jnp.array([0.9, 0.9, 0.0, 0.9, 0.0, 0.9]),
+        r_first=real(B),
         q_t=jnp.asarray(rng.normal(size=(B, 3)), jnp.float32),
         q_target_t=jnp.asarray(rng.normal(size=(B, 3)), jnp.float32),
         valid_t=jnp.asarray(rng.random((B, 3)) < 0.6).at[:, 2].set(True),
@@ -66,7 +68,7 @@ def test_loss_is_its_formula(params: chex.ArrayTree, model_weight: float, huber:
         valid = np.flatnonzero(np.asarray(data.valid_t[i]))
         best = valid[np.argmax(q_t[i, valid])]
         double = float(data.r_t[i]) + float(data.discount_t[i]) * q_target[i, best]
-        model = float(data.r_t[i]) + 0.8 * np.asarray(data.p_next[i], np.float64) @ np.asarray(data.v_target)
+        model = float(data.r_first[i]) + 0.8 * np.asarray(data.p_next[i], np.float64) @ np.asarray(data.v_target)
         errors.append((1 - model_weight) * double + model_weight * model - q_tm1[i, int(data.a_tm1[i])])
     size = np.abs(errors)
     cost = np.where(size <= huber, 0.5 * size**2, huber * (size - 0.5 * huber)) if huber else 0.5 * size**2
@@ -192,6 +194,7 @@ def chain_batch(
         a_tm1=jnp.asarray(a),
         r_t=jnp.asarray(r[s, a], jnp.float32),
         discount_t=jnp.where(then == CHAIN - 1, 0.0, DISCOUNT),
+        r_first=jnp.asarray(r[s, a], jnp.float32),
         q_t=online[then],
         q_target_t=q[then],
         valid_t=valid[then],
@@ -226,3 +229,92 @@ def test_the_chains_best_values_are_approached() -> None:
 
     q = train(jax.random.key(0))
     np.testing.assert_allclose(q[:-1, :2], chain()[2][:-1, :2], atol=0.06)
+
+
+def windows(seed: int, count: int, steps: int) -> tuple[Transition, jax.Array]:
+    """Walks on a chain without slips under a policy of halves, as the replay gives them: some end, some are cut.
+
+    Right (1) leads on and pays 1 in the last state; left (0) leads back and pays 0.1 in the first.
+    """
+    rng = np.random.default_rng(seed)
+    fields = {name: np.zeros((count, steps), np.float32) for name in ("s", "a", "r", "d", "t")}
+    mask = np.zeros((count, steps), bool)
+    for row in range(count):
+        s, cut = rng.integers(0, CHAIN - 1), rng.integers(1, steps + 1)
+        for place in range(cut):
+            a = rng.integers(0, 2)
+            t = s + 1 if a else max(s - 1, 0)
+            r = 1.0 if t == CHAIN - 1 else 0.1 * (s == 0 and not a)
+            for name, value in zip("sardt", (s, a, r, 0.0 if t == CHAIN - 1 else DISCOUNT, t), strict=True):
+                fields[name][row, place] = value
+            mask[row, place], s = True, t
+            if t == CHAIN - 1:
+                break
+    whole = {name: jnp.asarray(fields[name], jnp.int32) for name in "sat"}
+    given = Transition(
+        s_tm1=whole["s"],
+        a_tm1=whole["a"],
+        r_t=jnp.asarray(fields["r"]),
+        discount_t=jnp.asarray(fields["d"]),
+        s_t=whole["t"],
+        mu_tm1=jnp.full((count, steps), 0.5),
+        anchor=whole["s"],
+        record=whole["s"],
+        query=whole["s"],
+    )
+    return given, jnp.asarray(mask)
+
+
+def by_loop(steps: Transition, mask: np.ndarray, q: np.ndarray, q_target: np.ndarray, pi: np.ndarray) -> np.ndarray:
+    """The corrected return of each walk, backwards in float64."""
+    v = q_target[np.arange(len(q)), q.argmax(axis=1)]
+    found = []
+    for row in range(len(mask)):
+        last = int(mask[row].sum()) - 1
+        s, a, t = (np.asarray(x)[row] for x in (steps.s_tm1, steps.a_tm1, steps.s_t))
+        r, d = (np.asarray(x, np.float64)[row] for x in (steps.r_t, steps.discount_t))
+        total = r[last] + d[last] * v[t[last]]
+        for k in reversed(range(last)):
+            c = min(1.0, pi[s[k + 1], a[k + 1]] / 0.5)
+            total = r[k] + d[k] * (v[t[k]] + c * (total - q_target[s[k + 1], a[k + 1]]))
+        found.append(total)
+    return np.array(found)
+
+
+n_step = jax.jit(critic.n_step)
+BOTH = jnp.ones((CHAIN, 2), bool)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_n_steps_are_those_of_a_loop_over_walks(steps: int) -> None:
+    rng = np.random.default_rng(steps)
+    q, q_target, logits = rng.normal(size=(3, CHAIN, 2))
+    pi = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    given, mask = windows(steps, 64, steps)
+    found = n_step(given, mask, jnp.asarray(q), jnp.asarray(q_target), BOTH, jnp.log(jnp.asarray(pi)))
+    best = q_target[np.arange(CHAIN), q.argmax(axis=1)]
+    ours = np.asarray(found.r_t) + np.asarray(found.discount_t) * best[np.asarray(found.s_t)]
+    np.testing.assert_allclose(ours, by_loop(given, np.asarray(mask), q, q_target, pi), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found.s_tm1, given.s_tm1[:, 0])
+    np.testing.assert_array_equal(found.a_tm1, given.a_tm1[:, 0])
+    # One that ended has nothing to come, one that was cut has.
+    ended = np.asarray(jnp.any(mask & (given.discount_t == 0), axis=1))
+    np.testing.assert_array_equal(np.asarray(found.discount_t) == 0, ended)
+    if steps == 1:
+        np.testing.assert_array_equal(found.r_t, given.r_t[:, 0])
+        np.testing.assert_array_equal(found.s_t, given.s_t[:, 0])
+
+
+def test_the_best_values_are_a_fixed_point_whatever_was_done() -> None:
+    """Where nothing is left to chance every target is Q* itself; plain returns of bad steps are far below it."""
+    q = np.zeros((CHAIN, 2))
+    for _ in range(300):
+        v = np.append(q[:-1].max(axis=1), 0.0)
+        right = np.append(DISCOUNT * v[1:-1], 1.0)
+        left = np.append(0.1, np.zeros(CHAIN - 2)) + DISCOUNT * v[np.maximum(np.arange(CHAIN - 1) - 1, 0)]
+        q[:-1] = np.stack([left, right], axis=1)
+    given, mask = windows(7, 256, 5)
+    table, log_pi = jnp.asarray(q, jnp.float32), jnp.log(jnp.full((CHAIN, 2), 0.5))
+    found = n_step(given, mask, table, table, BOTH, log_pi)
+    ours = found.r_t + found.discount_t * jnp.max(table, axis=1)[found.s_t]
+    np.testing.assert_allclose(ours, table[found.s_tm1, found.a_tm1], atol=1e-5)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from aco_jax.ops import policy_gradient
 from aco_jax.ops.masking import masked_softmax
@@ -240,3 +241,12 @@ def test_discounted_return(variant, rlax):
         np.append(rewards, [0.0, 0.0]).astype(np.float32), np.append(discounts, [1.0, 1.0]).astype(np.float32)
     )
     np.testing.assert_array_equal(padded[:4], returns)
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0, 3.0])
+def test_gaussian_log_prob_and_its_score(variant, scale):
+    x, mean = np.float32(0.7), np.float32(0.4)
+    found = variant(policy_gradient.gaussian_log_prob, x, mean, np.float32(scale))
+    np.testing.assert_allclose(found, stats.norm.logpdf(x, mean, scale), rtol=1e-5)
+    score = jax.grad(policy_gradient.gaussian_log_prob, argnums=1)(x, mean, np.float32(scale))
+    np.testing.assert_allclose(score, 0.3 / scale**2, rtol=1e-5)

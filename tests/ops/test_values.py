@@ -137,6 +137,43 @@ def test_padding_changes_no_n_step_return():
     np.testing.assert_array_equal(long[4:], 0.0)
 
 
+def bootstrapped(v, *given):
+    reward, discount = values.corrected_n_step(*given)
+    return reward + discount * v
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_corrected_n_steps_are_retrace(variant, steps, rlax):
+    """As one transition from the first action; a step behind the mask says nothing."""
+    rng = np.random.default_rng(steps)
+    r, v, q = rng.normal(size=(3, 5)).astype(np.float32)
+    c, discounts = rng.random((2, 5)).astype(np.float32)
+    mask = np.arange(5) < steps
+    hidden = [np.where(mask, x, np.float32(99)) for x in (r, discounts, v, q, c)]
+    ours = variant(bootstrapped, v[steps - 1], *hidden, mask)
+    held = slice(0, steps)
+    theirs = rlax.general_off_policy_returns_from_q_and_v(
+        q[1:steps], v[held], r[held], discounts[held], c[1:steps], stop_target_gradients=True
+    )
+    np.testing.assert_allclose(ours, theirs[0], rtol=1e-5)
+
+
+def test_where_nothing_is_corrected_they_are_the_plain_n_step_return(rlax):
+    """Greedy steps of certain behaviour: Q of what was done is V, and every ratio is 1."""
+    rng = np.random.default_rng(3)
+    r, v = rng.normal(size=(2, 4)).astype(np.float32)
+    discounts = np.array([0.9, 0.5, 0.8, 0.7], np.float32)
+    q = np.append(np.float32(0), v[:-1])
+    ours = bootstrapped(v[-1], r, discounts, v, q, np.ones(4, np.float32), np.ones(4, bool))
+    np.testing.assert_allclose(ours, rlax.n_step_bootstrapped_returns(r, discounts, v, 4)[0], rtol=1e-5)
+    np.testing.assert_allclose(ours, values.n_step_return(r, discounts, v, np.ones(4, bool), 4)[0], rtol=1e-5)
+
+
+def test_corrected_n_steps_pass_no_gradient():
+    slope = jax.grad(lambda v: bootstrapped(0.0, jnp.ones(3), jnp.ones(3), v, v, jnp.ones(3), jnp.ones(3, bool)))
+    np.testing.assert_array_equal(slope(jnp.arange(3.0)), np.zeros(3))
+
+
 def test_polyak_agrees_with_optax():
     target = {"a": jnp.array([1.0, 2.0]), "b": {"c": jnp.array(3.0)}}
     online = {"a": jnp.array([5.0, -2.0]), "b": {"c": jnp.array(4.0)}}
