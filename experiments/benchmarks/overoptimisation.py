@@ -5,14 +5,16 @@
 The gold reward is a random network on random candidates; reward models learn it from pairs, of whose labels a share is
 wrong. Best-of-n (its expectation over all draws, exact) and the policy gradient on the candidates then optimise one
 model, or five by their mean, their worst, or their mean less half of their variance. Shown is the gold reward, in
-standard deviations of the candidates, against the KL to the even policy. Gao et al. 2022, Scaling Laws for Reward
-Model Overoptimization, sections 2 and 3; Coste et al. 2023, Reward Model Ensembles, section 5.
+standard deviations of the candidates, against the KL to the even policy, and by how much one method is ahead of another
+on the same gold reward, candidates and labels. Gao et al. 2022, Scaling Laws for Reward Model Overoptimization,
+sections 2 and 3; Coste et al. 2023, Reward Model Ensembles, section 5.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,13 @@ import launch
 from aco_jax import report, svg
 from aco_jax.ops import divergence, policy_gradient, preference
 
+WAYS = ("best of n", "policy gradient")
 METHODS = ("one model", "mean", "worst case", "mean - variance")
+COMPARED = (  # a method, and what it is compared with seed by seed
+    *((method, "one model") for method in METHODS[1:]),
+    *((method, "mean") for method in METHODS[2:]),
+    ("worst case", "mean - variance"),
+)
 SPREAD = 0.5  # of the variance of the members that is taken off their mean
 MEMBERS = 5
 FEATURES, CANDIDATES, PAIRS = 16, 8192, 512
@@ -46,22 +54,56 @@ def main() -> None:
     ]
     pictures = {}
     print(f"{'optimised by':<18}{'reward':<18}{'gold, greatest':>18}{'at the end':>18}{'KL at the greatest':>20}")
-    for way in ("best of n", "policy gradient"):
-        lines = []
+    for way in WAYS:
         for method in METHODS:
-            gold = np.array([run[way][method]["gold"] for run in found])
-            kl = np.array(found[0][way]["kl"])
-            peak = gold.max(axis=1)
-            places = kl[gold.argmax(axis=1)]
-            ends = [each.tolist() for each in (peak, gold[:, -1])]
-            row = "".join(f"{np.mean(each):>10.3f} ±{cells.half_interval(each):>6.3f}" for each in ends)
-            print(f"{way:<18}{method:<18}{row}{np.mean(places):>20.2f}")
-            lines.append(cells.mean_line(method, kl.tolist(), gold.T.tolist()))
-        said = np.mean([run[way]["one model"]["proxy"] for run in found], axis=0)
-        lines.append(svg.Line("what one model says", [*zip(kl.tolist(), said.tolist(), strict=True)]))
-        pictures[way] = svg.lines(lines, "KL to the even policy, nats", "reward, standard deviations")
-    words = f"Gold reward, means of {seeds} seeds with 95% intervals; {100 * noise:.0f}% of {PAIRS} labels are wrong."
+            gold, kl = curves(found, way, method), np.array(found[0][way]["kl"])
+            at = np.mean(kl[gold.argmax(axis=1)])
+            print(f"{way:<18}{method:<18}{_figures(gold.max(axis=1))}{_figures(gold[:, -1])}{at:>20.2f}")
+        pictures[way] = _picture(found, way)
+    print(f"\n{'optimised by':<18}{'reward':<18}{'instead of':<18}{'gold, greatest':>18}{'at the end':>18}")
+    for way in WAYS:
+        for method, other in COMPARED:
+            greatest, end = paired(found, way, method, other)
+            print(f"{way:<18}{method:<18}{other:<18}{_figures(greatest)}{_figures(end)}")
+        pictures[f"{way}, more than one model on the same labels"] = _picture_of_differences(found, way)
+    words = (
+        f"Gold reward, means of {seeds} seeds with 95% intervals; {100 * noise:.0f}% of {PAIRS} labels are wrong. "
+        "Differences are taken seed by seed: the same gold reward, candidates and labels."
+    )
     report.write_study(out / "overoptimisation.html", "Over-optimisation of learned rewards", words, pictures)
+
+
+def curves(found: Sequence[Mapping[str, Any]], way: str, method: str) -> np.ndarray:
+    """Gold reward of each run along the KL, [seeds, points]."""
+    return np.array([run[way][method]["gold"] for run in found])
+
+
+def paired(found: Sequence[Mapping[str, Any]], way: str, method: str, other: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a method gains over another of the same seed, greatest and last gold reward, [seeds] each."""
+    ours, theirs = (curves(found, way, name) for name in (method, other))
+    return ours.max(axis=1) - theirs.max(axis=1), ours[:, -1] - theirs[:, -1]
+
+
+def _figures(values: np.ndarray) -> str:
+    """Mean and half of its 95% interval."""
+    each = values.tolist()
+    return f"{np.mean(each):>10.3f} ±{cells.half_interval(each):>6.3f}"
+
+
+def _picture(found: Sequence[Mapping[str, Any]], way: str) -> str:
+    """Gold reward of each method against the KL, and what one model promises."""
+    kl = found[0][way]["kl"]
+    lines = [cells.mean_line(method, kl, curves(found, way, method).T.tolist()) for method in METHODS]
+    said = np.mean([run[way]["one model"]["proxy"] for run in found], axis=0)
+    lines.append(svg.Line("what one model says", [*zip(kl, said.tolist(), strict=True)]))
+    return svg.lines(lines, "KL to the even policy, nats", "reward, standard deviations")
+
+
+def _picture_of_differences(found: Sequence[Mapping[str, Any]], way: str) -> str:
+    """What each ensemble's gold reward is ahead of one model's of the same seed, against the KL."""
+    kl, first = found[0][way]["kl"], curves(found, way, METHODS[0])
+    lines = [cells.mean_line(method, kl, (curves(found, way, method) - first).T.tolist()) for method in METHODS[1:]]
+    return svg.lines(lines, "KL to the even policy, nats", "gold reward ahead, standard deviations")
 
 
 def study(seed: int, noise: float, candidates: int = CANDIDATES, steps: int = 400) -> dict[str, Any]:

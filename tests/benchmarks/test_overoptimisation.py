@@ -43,3 +43,12 @@ def test_members_are_combined_as_named() -> None:
     np.testing.assert_allclose(
         [found[name] for name in overoptimisation.METHODS], [[1.0, 4.0], [2.0, 4.0], [1.0, 4.0], [1.5, 4.0]]
     )
+
+
+def test_what_seeds_have_in_common_falls_out_of_the_differences() -> None:
+    ease = np.random.default_rng(0).normal(size=6) * 5
+    ahead = {"one model": [0.0, 1.0, 0.5], "mean": [0.0, 1.25, 1.0]}
+    found = [{"best of n": {name: {"gold": [each + x for each in gold]} for name, gold in ahead.items()}} for x in ease]
+    greatest, end = overoptimisation.paired(found, "best of n", "mean", "one model")
+    np.testing.assert_allclose(greatest, np.full(6, 0.25), rtol=1e-9)
+    np.testing.assert_allclose(end, np.full(6, 0.5), rtol=1e-9)
