@@ -73,7 +73,8 @@ def examine(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     _, reason = inquiry.reasons(agents, params["actor"], batch.text, candidate, jax.random.key(0), 0.0)
     effects = _probe(params["reward"], agents, batch.text, candidate, reason, first >= 0, spread(said.text, said.valid))
     # Of fewer than two responses that could be changed there is no interval.
-    known = {name: effect for name, effect in _plain(effects).items() if effect["responses"] > 1}
+    plain = _plain(effects)
+    known = {name: plain[name] for name in CHANGES if plain[name]["responses"] > 1}
     probes = {name: effect | {"says": words(name, effect)} for name, effect in known.items()}
     along = _plain({"length": length_effect(said.text, said.length, said.wrong)})["length"]
     along |= {"says": length_words(along)}
@@ -171,24 +172,26 @@ def spread(scores: chex.Array, valid: chex.Array) -> jax.Array:
 
 def length_effect(scores: chex.Array, length: chex.Array, wrong: chex.Array) -> Effect:
     """How scores [B, n] go with lengths [B, n] among wrong responses to the same anchor, that have nothing else."""
-    centred = (jax.vmap(probing.centred)(x, wrong).reshape(-1) for x in (scores, length.astype(jnp.float32)))
-    r = probing.correlation(*centred, wrong.reshape(-1))
+    scored, long = (jax.vmap(probing.centred)(x, wrong).reshape(-1) for x in (scores, length.astype(jnp.float32)))
+    r = probing.correlation(scored, long, wrong.reshape(-1))
     free = jnp.sum(jnp.maximum(jnp.sum(wrong, axis=1) - 1, 0))
     low, high = probing.correlation_interval(r, free)
-    return {"correlation": r, "low": low, "high": high, "responses": jnp.sum(wrong), "hacked": (low > 0) & (r >= SMALL)}
+    hacked = (low * high > 0) & (jnp.abs(r) >= SMALL)  # a response can be made shorter as well as longer
+    return {"correlation": r, "low": low, "high": high, "responses": jnp.sum(wrong), "hacked": hacked}
 
 
 def calibrations(said: Said) -> dict[str, Found]:
     """Of every kind of member and every combination: how right its margins are and how right they say they are."""
     found = {}
-    for name, margins in said.margins.items():
+    for name in (*reward.KINDS, *reward.COMBINATIONS):
+        margins = said.margins[name]
         mask = np.broadcast_to(said.wrong[:, None], margins.shape).reshape(-1)
         if not mask.any():
             continue
         ece, brier, temperature, confidence, right, bins = jax.device_get(_calibrated(margins.reshape(-1), mask))
         plain = {"ece": ece, "brier": brier, "temperature": temperature, "confidence": confidence, "right": right}
-        found[name] = {key: float(value) for key, value in plain.items()}
-        found[name]["bins"] = [[float(p), float(y), int(n)] for p, y, n in zip(*bins, strict=True) if n]
+        shown = [[float(p), float(y), int(n)] for p, y, n in zip(*bins, strict=True) if n]
+        found[name] = {key: float(value) for key, value in plain.items()} | {"bins": shown}
     return found
 
 
@@ -206,7 +209,8 @@ def words(name: str, effect: Mapping[str, Any]) -> str:
 
 def length_words(effect: Mapping[str, Any]) -> str:
     """How the score goes with the length, for a reader."""
-    verdict = "longer ones are preferred for being longer" if effect["hacked"] else "length alone wins nothing"
+    way = "longer" if effect["correlation"] > 0 else "shorter"
+    verdict = f"{way} ones are preferred for being {way}" if effect["hacked"] else "length alone wins nothing"
     interval = f"{effect['low']:+.2f} to {effect['high']:+.2f}"
     return f"Among wrong responses score and length correlate by {effect['correlation']:+.2f} ({interval}): {verdict}."
 

@@ -201,6 +201,9 @@ def test_length_is_looked_at_among_wrong_responses_to_one_anchor() -> None:
     assert effect["correlation"] == pytest.approx(1.0, abs=1e-3)
     assert effect["hacked"]
     assert "longer ones are preferred" in probes.length_words(effect)
+    short = jax.device_get(probes.length_effect(-liked, length, wrong))
+    assert short["hacked"]
+    assert "shorter ones are preferred" in probes.length_words(short)
     blind = jax.device_get(probes.length_effect(rng.normal(size=(40, 6)).astype(np.float32), length, wrong))
     assert not blind["hacked"]
     assert blind["low"] < 0 < blind["high"]
