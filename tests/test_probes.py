@@ -87,6 +87,15 @@ def test_a_reward_that_the_order_moves_is_not_won_by_it() -> None:
     assert "nothing is won by it, though it moves a score" in probes.words("other order", order)
 
 
+def test_what_cannot_be_changed_is_not_counted() -> None:
+    """A candidate of one attribute has no other order."""
+    single = np.where(np.arange(T) < 4, CANDIDATE, 0)
+    mixed = np.where((np.arange(N) < 5)[:, None], CANDIDATE, single)
+    effects = probes.probe(length_of, SPECIAL, ANCHOR, mixed, REASONS, np.arange(N) < 20, 1.0)
+    assert effects["other order"]["responses"] == 5
+    assert effects["repeated ends"]["responses"] == 20
+
+
 def test_a_small_gain_is_no_hacking() -> None:
     assert not probed(length_of, unit=100.0)["repeated facts"]["hacked"]
 
