@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import checkpoints, configuration, inquiry, learner_state, supervision, waves
+from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, supervision, waves
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import ranker
@@ -94,8 +94,20 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
         summary["notes"].append("No reading was asked for when the tables were related: none was worth its price.")
     shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES] if walked is not None else []
     summary["examples"] = examples(config, agents, desk, run, shown)
+    if walked is not None:
+        _probe(summary, config, agents, desk, run)
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return rows, summary
+
+
+def _probe(
+    summary: dict[str, Any], config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run
+) -> None:
+    """Adds to the summary what is known of the reward model."""
+    start = time.monotonic()
+    summary["reward_model"] = probes.examine(config, agents, desk, run)
+    summary["notes"] += summary["reward_model"].pop("notes")
+    summary["seconds"]["probing"] = round(time.monotonic() - start, 1)
 
 
 def estimate(found: Judged) -> dict[str, float]:

@@ -218,12 +218,11 @@ def _score_calibration(dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Ro
         p = np.array([found[pair][1] for pair in pairs])
         truth = np.array([_means(found[pair][0], label) for pair, label in zip(pairs, labels, strict=True)])
     everything = np.ones(len(p), bool)
-    which = np.minimum((p * _BINS).astype(int), _BINS - 1)
-    bins = [(which == b) for b in range(_BINS) if (which == b).any()]
+    bins = (np.asarray(x) for x in calibration.reliability(p, truth, everything, _BINS))
     return {
         "ece": float(calibration.expected_calibration_error(p, truth, everything, _BINS)),
         "brier": float(calibration.brier(p, truth, everything)),
-        "bins": [[float(p[b].mean()), float(truth[b].mean()), int(b.sum())] for b in bins],
+        "bins": [[float(stated), float(true), int(count)] for stated, true, count in zip(*bins, strict=True) if count],
     }
 
 

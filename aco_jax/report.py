@@ -55,8 +55,8 @@ def write(workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[
 
     Args:
       metrics: rows of metrics.jsonl: "step", and "stage/name" to a number or None.
-      summary: of summary.json, "fingerprint", "versions", "seconds", "tokens", "counts" and "label_free" are
-        shown where they are there.
+      summary: of summary.json, "fingerprint", "versions", "seconds", "tokens", "counts", "label_free", "notes" and
+        "reward_model" are shown where they are there.
       tables: the rest.
     """
     title = f"ACO on {Path(summary.get('data', workdir)).name}"
@@ -68,6 +68,8 @@ def write(workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[
         _notes(summary.get("notes", ())),
         _examples(tables.examples),
         _pair_of(_spent(summary, "seconds", "s"), _spent(summary, "tokens", "tokens")),
+        _probes(summary.get("reward_model", {})),
+        _margins(summary.get("reward_model", {})),
         *_curves(metrics),
         _facts(summary),
     ]
@@ -155,6 +157,42 @@ def _heat(count: int, share: float, right: bool) -> str:
 def _reliability(bins: Sequence[tuple[float, float, int]]) -> str:
     words = "<p>Stated probability (across) against how often it was true (up). On the line is honest.</p>"
     return _section("Do the probabilities mean it", f"{words}{svg.reliability(bins)}") if bins else ""
+
+
+def _probes(found: Mapping[str, Any]) -> str:
+    """What the reward model's score goes by though it should not."""
+    if not found:
+        return ""
+    head = "<tr><th>changed<th>score, standard deviations<th>moved by<th>responses</tr>"
+    rows = "".join(
+        f"<tr class='{'won' if each['hacked'] else ''}'><td>{escape(name)}</td>"
+        f"<td class='n'>{each['change']:+.2f} ± {each['interval']:.2f}</td>"
+        f"<td class='n'>{each['moved']:.2f}</td><td class='n'>{each['responses']}</td></tr>"
+        for name, each in found["probes"].items()
+    )
+    said = [each["says"] for each in (*found["probes"].values(), found["length"])]
+    words = "".join(f"<li>{escape(sentence)}</li>" for sentence in said)
+    return _section(
+        "What the reward model goes by that it should not",
+        "<p>Responses before and after a change that says nothing new.</p>"
+        f"{_pair_of(f'<table>{head}{rows}</table>', f'<ul>{words}</ul>')}",
+    )
+
+
+def _margins(found: Mapping[str, Any]) -> str:
+    """Whether the reward model is as right as its margins say, for every kind of member and combination."""
+    figures = "".join(
+        f"<figure><figcaption><b>{escape(name.replace('_', ' '))}</b><span>right {100 * each['right']:.0f}%, "
+        f"says {100 * each['confidence']:.0f}%; ECE {each['ece']:.3f}, Brier {each['brier']:.3f}</span></figcaption>"
+        f"{svg.reliability(each['bins'])}</figure>"
+        for name, each in found.get("calibration", {}).items()
+    )
+    words = (
+        f"<p>How sure it is of {found.get('preferences', 0)} preferences that are known, because they were planted, "
+        "(across) against how often it was right (up).</p>"
+    )
+    title = "Do the reward model's margins mean it"
+    return _section(title, f"{words}<div class='curves'>{figures}</div>") if figures else ""
 
 
 def _examples(examples: Sequence[Example]) -> str:
@@ -247,6 +285,7 @@ td { padding: 6px 12px; }
   background: linear-gradient(to right, var(--warm-tint) var(--share), transparent 0) no-repeat 0 50%;
   background-size: 100% 70%; }
 .ours .meter { background-image: linear-gradient(to right, var(--tint) var(--share), transparent 0); }
+.won td { color: var(--warm); font-weight: 600; }
 .heat { text-align: right; background: color-mix(in srgb, var(--warm) var(--share), var(--card)); }
 .heat.right { background: color-mix(in srgb, var(--main) var(--share), var(--card)); }
 .confusion { border: 1px solid var(--line); }

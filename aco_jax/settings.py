@@ -76,9 +76,16 @@ class AgentsConfig:
     label_smoothing: float = bounded(0.0, 0, 0.5)
     reward_margin: float = bounded(0.0, 0)
     reward_centring: float = bounded(0.0, 0)
+    reward_combination: str = "mean"  # one of reward.COMBINATIONS
+    reward_spread: float = bounded(0.5, 0)
     agreement_weight: float = bounded(0.2, 0)
     share_rate: float = bounded(0.1, 0, 1)
     share_every: int = bounded(4, 0)
+
+    def __post_init__(self) -> None:
+        if self.reward_combination not in reward.COMBINATIONS:
+            expected = ", ".join(reward.COMBINATIONS)
+            raise ValueError(f"reward_combination {self.reward_combination!r}, expected one of {expected}")
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,8 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             label_smoothing=agents.label_smoothing,
             margin=agents.reward_margin,
             centring=agents.reward_centring,
+            combination=agents.reward_combination,
+            spread_coefficient=agents.reward_spread,
         ),
         critic=critic.Config(
             factor_sizes=bins.factor_sizes,

@@ -11,6 +11,7 @@ from aco_jax import configuration
 from aco_jax.configuration import DataConfig, GeneratorConfig, bounded
 from aco_jax.data import catalogue, records
 from aco_jax.data.records import InputError, Relation
+from aco_jax.settings import AgentsConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,13 @@ FULL = {
         "generator": {"shops": 2, "size": 10, "difficulty": 0},
     },
 }
+
+
+def test_the_members_of_the_reward_are_combined_in_known_ways_only():
+    agents = configuration.from_dict(AgentsConfig, {"reward_combination": "worst_case", "reward_spread": 1})
+    assert (agents.reward_combination, agents.reward_spread) == ("worst_case", 1.0)
+    with pytest.raises(InputError, match=r"reward_combination 'best', expected one of mean, worst_case, uncertainty"):
+        configuration.from_dict(AgentsConfig, {"reward_combination": "best"})
 
 
 def test_every_field_is_read():

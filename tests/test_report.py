@@ -91,6 +91,27 @@ def test_every_curve_is_drawn_in_the_order_of_the_loop(tmp_path):
     assert "4 → 1" in text  # first and last quarter of 4, 3, 2, 1
 
 
+def probed(hacked: bool) -> dict:
+    effect = {"change": 0.41, "interval": 0.02, "moved": 0.43, "responses": 128, "hacked": hacked}
+    said = {"ece": 0.031, "brier": 0.12, "right": 0.9, "confidence": 0.84, "temperature": 0.8}
+    return {
+        "preferences": 1012,
+        "probes": {"repeated facts": effect | {"says": "Saying it again wins."}},
+        "length": {"correlation": 0.1, "hacked": False, "says": "Length wins nothing."},
+        "calibration": {"worst_case": said | {"bins": [[0.6, 0.5, 9], [0.9, 1.0, 30]]}},
+    }
+
+
+def test_what_the_reward_model_goes_by_is_shown(tmp_path):
+    text, _, words = check(report.write(tmp_path, [], {"reward_model": probed(True)}, report.Tables()))
+    for shown in ("+0.41 ± 0.02", "Saying it again wins.", "Length wins nothing.", "worst case", "ECE 0.031", "1012"):
+        assert shown in words, shown
+    assert text.count("class='won'") == 1
+    assert text.count('class="dot"') == 2
+    text, _, _ = check(report.write(tmp_path, [], {"reward_model": probed(False)}, report.Tables()))
+    assert "class='won'" not in text
+
+
 def test_an_empty_run_is_still_a_page(tmp_path):
     _, _, words = check(report.write(tmp_path, [], {}, report.Tables()))
     assert tmp_path.name in words

@@ -91,6 +91,8 @@ def test_a_finished_run_leaves_its_files(shops: Path, finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert {"fingerprint", "versions", "seconds", "tokens", "counts", "label_free"} <= set(summary)
     assert summary["seconds"]["compilation"] > 0
+    assert summary["reward_model"]["preferences"] > 0
+    assert {"probes", "length", "calibration"} < set(summary["reward_model"])
     rows = answer.relate(finished, records.read_folder(shops, relations=SAME))
     assert len(rows) == summary["counts"]["pairs stated"]
     for *_, relation, probability in rows:

@@ -10,6 +10,7 @@ Coste et al. 2023, Reward Model Ensembles.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import chex
@@ -20,6 +21,9 @@ from flax import linen as nn
 from aco_jax.models import transformer
 from aco_jax.ops import divergence, preference, sequences
 from aco_jax.types import Metrics, Params, Preference
+
+KINDS = ("rules", "evidence", "scalar", "dropout", "Gaussian")
+COMBINATIONS = ("mean", "worst_case", "uncertainty_weighted")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,15 @@ class Config:
     label_smoothing: float = 0.0  # chance that a preference is the wrong way round
     margin: float = 0.0  # by which a preferred response should be ahead
     centring: float = 0.0  # weight of the text heads' squared sum over a pair
-    spread_coefficient: float = 0.0  # k of mean - k * variance
+    combination: str = "mean"  # of the members, one of COMBINATIONS
+    spread_coefficient: float = 0.5  # k of mean - k * variance, where that is the combination
+
+    @property
+    def kinds(self) -> dict[str, slice]:
+        """Which of the members are of which kind."""
+        counts = (1, self.evidence_heads, self.scalar_heads, self.dropout_heads, self.gaussian_heads)
+        ends = list(itertools.accumulate(counts))
+        return {name: slice(end - count, end) for name, end, count in zip(KINDS, ends, counts, strict=True)}
 
     @property
     def members(self) -> int:
@@ -104,7 +116,11 @@ def score(params: Params, config: Config, batch: Preference, scale: chex.Array, 
 def combine(config: Config, scores: chex.Array, scale: chex.Array) -> tuple[chex.Array, chex.Array]:
     """Reward and spread [K, Y] of the members' scores [E, K * Y], each divided by its scale [E]."""
     scaled = scores / scale[:, None]
-    reward = jax.vmap(preference.ensemble_uncertainty_weighted, (1, None))(scaled, config.spread_coefficient)
+    if config.combination == "worst_case":
+        reward = jax.vmap(preference.ensemble_worst, 1)(scaled)
+    else:
+        weight = config.spread_coefficient if config.combination == "uncertainty_weighted" else 0.0
+        reward = jax.vmap(preference.ensemble_uncertainty_weighted, (1, None))(scaled, weight)
     shape = (-1, config.relations)
     return reward.reshape(shape), jnp.std(scaled, axis=0).reshape(shape)
 
@@ -115,6 +131,17 @@ def member_scores(params: Params, config: Config, batch: Preference, key: chex.P
     if key is not None:
         mean = mean + jnp.sqrt(variance) * jax.random.normal(jax.random.fold_in(key, 1), variance.shape)
     return jnp.concatenate([_table_scores(params, config, batch), mean[:, :-1] - mean[:, -1:]])
+
+
+def margins(params: Params, config: Config, batch: Preference) -> chex.Array:
+    """By how much each member says that the first of each pair is ahead, [E, P], for one anchor; log-odds.
+
+    Stochastic members by their means. A Gaussian member is the less sure of a pair the larger its variance.
+    """
+    text, text_variance = _text_scores(params, config, _last_hidden(params, config, batch.response), None)
+    scores, variance = _with_table(_table_scores(params, config, batch), text, text_variance)
+    margin, pair_variance = _pairs(scores, variance, batch)
+    return margin / _doubt(pair_variance)
 
 
 def text_value(params: Params, config: Config, response: chex.Array) -> chex.Array:
@@ -138,12 +165,9 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
     hidden = _last(states, batch.response)  # [B, n, D]
     text, text_variance = jax.vmap(lambda h, k: _text_scores(params, config, h, k))(hidden, keys)
     table = jax.vmap(lambda b: _table_scores(params, config, b))(batch)
-    null = jnp.zeros((*table.shape[:-1], 1))
-    scores = jnp.concatenate([jnp.concatenate([table, null], axis=-1), text], axis=1)  # [B, E, n]
-    variance = jnp.concatenate([jnp.zeros((*table.shape[:-1], text.shape[-1])), text_variance], axis=1)
+    scores, variance = _with_table(table, text, text_variance)  # [B, E, n]
     margin, pair_variance = jax.vmap(_pairs)(scores, variance, batch)  # [B, E, P]
-    # A Gaussian member is the less sure of a pair the larger its variance (probit approximation).
-    doubt = jnp.sqrt(1 + jnp.pi / 8 * pair_variance)
+    doubt = _doubt(pair_variance)
     losses = jnp.vectorize(preference.bradley_terry_loss)(
         margin / doubt, 0.0, 1.0 - config.label_smoothing, config.margin / doubt
     )
@@ -223,6 +247,19 @@ def _table_scores(params: Params, config: Config, batch: Preference) -> chex.Arr
     head = EvidenceHead(config.evidence_width, config.relations)
     learned = jax.vmap(lambda p: jnp.asarray(head.apply({"params": p}, batch.evidence)))(params["evidence"])
     return jnp.concatenate([batch.rules[None], learned]).reshape(1 + config.evidence_heads, -1)
+
+
+def _with_table(table: chex.Array, text: chex.Array, text_variance: chex.Array) -> tuple[chex.Array, chex.Array]:
+    """Scores of all members, table [.., n - 1] first and NULL last, and the variance of each, [.., E, n] each."""
+    null = jnp.zeros((*table.shape[:-1], 1))
+    scores = jnp.concatenate([jnp.concatenate([table, null], axis=-1), text], axis=-2)
+    variance = jnp.concatenate([jnp.zeros((*table.shape[:-1], text.shape[-1])), text_variance], axis=-2)
+    return scores, variance
+
+
+def _doubt(variance: chex.Array) -> chex.Array:
+    """By what a margin of this variance is divided to be log-odds again (the probit approximation)."""
+    return jnp.sqrt(1 + jnp.pi / 8 * variance)
 
 
 def _centring(scores: chex.Array, batch: Preference) -> chex.Array:

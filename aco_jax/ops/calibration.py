@@ -28,9 +28,41 @@ def expected_calibration_error(p: chex.Array, y: chex.Array, mask: chex.Array, b
       bins: int.
     """
     chex.assert_rank([p, y, mask], 1)
-    which = jnp.clip((jnp.where(mask, p, 0.0) * bins).astype(jnp.int32), 0, bins - 1)
-    gap = jax.ops.segment_sum(jnp.where(mask, y - p, 0.0), which, num_segments=bins)
+    gap = jax.ops.segment_sum(jnp.where(mask, y - p, 0.0), _bin(p, mask, bins), num_segments=bins)
     return jnp.sum(jnp.abs(gap)) / jnp.maximum(jnp.count_nonzero(mask), 1)
+
+
+def reliability(
+    p: chex.Array, y: chex.Array, mask: chex.Array, bins: int = 10
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean p, mean y and number of entries of each of the bins that the calibration error looks at, [bins] each.
+
+    DeGroot and Fienberg 1983, The Comparison and Evaluation of Forecasters. An empty bin has means of 0.
+
+    Args:
+      p: [N] in [0, 1].
+      y: [N] in [0, 1].
+      mask: [N] bool.
+      bins: int.
+    """
+    chex.assert_rank([p, y, mask], 1)
+    which = _bin(p, mask, bins)
+    count, stated, true = (
+        jax.ops.segment_sum(jnp.where(mask, x, 0), which, num_segments=bins) for x in (jnp.ones(p.shape, int), p, y)
+    )
+    return stated / jnp.maximum(count, 1), true / jnp.maximum(count, 1), count
+
+
+def preference_confidence(margin: chex.Array) -> tuple[jax.Array, jax.Array]:
+    """How sure a reward is of a preference, and how right: (sigmoid |margin|, 1 where margin > 0, at 0 a half).
+
+    Folding makes it the same whichever of two responses is named first. Guo et al. 2017, On Calibration of Modern
+    Neural Networks, section 2; the probability is that of Bradley and Terry 1952.
+
+    Args:
+      margin: any shape, the reward of the response that is known to be better less that of the other.
+    """
+    return jax.nn.sigmoid(jnp.abs(margin)), jnp.heaviside(margin, 0.5)
 
 
 def brier(p: chex.Array, y: chex.Array, mask: chex.Array) -> jax.Array:
@@ -123,6 +155,11 @@ def em_prior(p: chex.Array, mask: chex.Array, old_prior: chex.Numeric, steps: in
 
     start = jnp.asarray(old_prior, jnp.float32)
     return jnp.where(jnp.any(mask), jax.lax.fori_loop(0, steps, step, start), start)
+
+
+def _bin(p: chex.Array, mask: chex.Array, bins: int) -> jax.Array:
+    """The bin of equal width that each probability [N] falls into; 1 falls into the last."""
+    return jnp.clip((jnp.where(mask, p, 0.0) * bins).astype(jnp.int32), 0, bins - 1)
 
 
 def _newton(features: jax.Array, targets: chex.Array, mask: chex.Array, start: jax.Array) -> jax.Array:

@@ -84,6 +84,8 @@ def get_config() -> ConfigDict:
     agents.label_smoothing = 0.0  # chance that a preference of the ranker is the wrong way round
     agents.reward_margin = 0.0  # by which a preferred response should be ahead, nats
     agents.reward_centring = 0.0  # weight that holds the offset of the reward's text heads at 0
+    agents.reward_combination = "mean"  # of the members; or worst_case, uncertainty_weighted
+    agents.reward_spread = 0.5  # k of uncertainty_weighted: the mean less k times the variance of the members
     agents.agreement_weight = 0.2  # of the committee's agreement in the shared reward
     agents.share_rate = 0.1  # Polyak rate between the encoders of base and actor
     agents.share_every = 4  # merges; 0 never shares

@@ -188,3 +188,37 @@ def test_language_loss_of_a_uniform_model(params: chex.ArrayTree) -> None:
     flat = params | {"trunk": params["trunk"] | {"embedding": jnp.zeros_like(params["trunk"]["embedding"])}}
     value, _ = reward.language_loss(flat, CONFIG, make_batch().response[:, 0])
     np.testing.assert_allclose(value, np.log(MODEL.vocab_size), rtol=1e-5)
+
+
+@pytest.mark.parametrize("combination", reward.COMBINATIONS)
+def test_members_are_combined_as_configured(params: chex.ArrayTree, combination: str) -> None:
+    config = dataclasses.replace(CONFIG, combination=combination, spread_coefficient=0.3)
+    batch, scale = one(make_batch()), jnp.arange(1.0, 1 + CONFIG.members)
+    value, spread = reward.score(params, config, batch, scale, None)
+    scaled = np.asarray(reward.member_scores(params, config, batch, None), np.float64) / np.asarray(scale)[:, None]
+    expected = {
+        "mean": scaled.mean(axis=0),
+        "worst_case": scaled.min(axis=0),
+        "uncertainty_weighted": scaled.mean(axis=0) - 0.3 * scaled.var(axis=0),
+    }[combination]
+    np.testing.assert_allclose(value[:, 0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(spread[:, 0], scaled.std(axis=0), rtol=1e-4)
+
+
+def test_every_member_is_of_one_kind() -> None:
+    kinds = CONFIG.kinds
+    assert tuple(kinds) == reward.KINDS
+    assert [i for which in kinds.values() for i in range(CONFIG.members)[which]] == list(range(CONFIG.members))
+    assert CONFIG.kinds["dropout"] == slice(4, 6)
+
+
+def test_margins_are_what_the_loss_is_of(params: chex.ArrayTree) -> None:
+    """Without dropout, the mean of -log sigmoid(margin) over pairs and learned members, in float64."""
+    config = dataclasses.replace(CONFIG, dropout_heads=0, gaussian_heads=2, kl_weight=0.0)
+    start, batch = reward.init(jax.random.key(5), config), make_batch()
+    value, _ = reward.loss(start, config, batch, jax.random.key(0))
+    margins = np.asarray(jax.vmap(lambda b: reward.margins(start, config, b))(batch), np.float64)
+    assert margins.shape == (B, config.members, 5)
+    np.testing.assert_allclose(value, np.logaddexp(0, -margins[:, 1:]).mean(), rtol=1e-5)
+    scores = np.asarray(reward.member_scores(start, config, one(batch), None))
+    np.testing.assert_allclose(margins[0, 3, 2], scores[3, 0], rtol=1e-4)  # candidate 0 over NULL, the scalar head

@@ -139,3 +139,39 @@ def test_em_prior_finds_the_share_of_a_shifted_population(share):
     p = 1 / (1 + np.exp(-3.0 * evidence))  # the log-likelihood ratio of the two normals
     estimate = calibration.em_prior(jnp.asarray(p, jnp.float32), jnp.ones(4000, bool), 0.5, 100)
     assert estimate == pytest.approx(share, abs=0.03)
+
+
+def test_the_bins_of_a_picture_make_up_the_calibration_error(variant):
+    stated, true, count = variant(calibration.reliability, np.where(MASK, P, np.nan), Y, MASK)
+    for b in range(10):
+        inside = MASK & (b / 10 <= P) & (b / 10 + 0.1 > P)
+        assert count[b] == inside.sum()
+        if inside.any():
+            assert stated[b] == pytest.approx(P[inside].mean(), rel=1e-5)
+            assert true[b] == pytest.approx(Y[inside].mean(), rel=1e-5)
+        else:
+            assert stated[b] == true[b] == 0.0
+    error = float(np.sum(count * np.abs(true - stated)) / count.sum())
+    assert error == pytest.approx(float(calibration.expected_calibration_error(P, Y, MASK)), rel=1e-5)
+
+
+def test_a_preference_is_as_sure_whichever_is_named_first(variant):
+    margin = np.array([2.0, -2.0, 0.0, np.log(3.0)], np.float32)
+    p, y = variant(calibration.preference_confidence, margin)
+    np.testing.assert_allclose(p, [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-2)), 0.5, 0.75], rtol=1e-6)
+    np.testing.assert_array_equal(y, [1.0, 0.0, 0.5, 1.0])
+
+
+def test_preferences_drawn_as_a_reward_says_are_calibrated():
+    """Bradley-Terry's own draws: a margin d comes out right with probability sigmoid(d)."""
+    rng = np.random.default_rng(11)
+    said = rng.normal(size=20_000) * 2
+    right = rng.uniform(size=said.size) < 1 / (1 + np.exp(-said))
+    margin = np.where(right, said, -said).astype(np.float32)  # of what turned out better over the other
+    full = jnp.ones(said.size, bool)
+    p, y = calibration.preference_confidence(jnp.asarray(margin))
+    assert calibration.expected_calibration_error(p, y, full, 20) < 0.02
+    assert calibration.fit_temperature(jnp.abs(margin), y, full) == pytest.approx(1.0, abs=0.05)
+    p, y = calibration.preference_confidence(3 * jnp.asarray(margin))
+    assert calibration.expected_calibration_error(p, y, full, 20) > 0.1
+    assert calibration.fit_temperature(3 * jnp.abs(margin), y, full) == pytest.approx(3.0, abs=0.15)
