@@ -118,7 +118,7 @@ def member_scores(params: Params, config: Config, batch: Preference, key: chex.P
 
 
 def text_value(params: Params, config: Config, response: chex.Array) -> chex.Array:
-    """Mean of the text heads for responses [n, T], [n]; of use in differences only."""
+    """Mean of the text heads for responses [n, T], padded on any side, [n]; of use in differences only."""
     mean, _ = _text_scores(params, config, _last_hidden(params, config, response), None)
     return jnp.mean(mean, axis=0)
 
@@ -134,6 +134,7 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
         loss (nats) and metrics: accuracy of the mean reward and of the text members, KL (nats a token).
     """
     keys = jax.random.split(key, batch.weight.shape[0])
+    batch = batch.replace(response=transformer.align_left(batch.response))
     states = hidden_states(params, config, batch.response)
     hidden = _last(states, batch.response)  # [B, n, D]
     text, text_variance = jax.vmap(lambda h, k: _text_scores(params, config, h, k))(hidden, keys)
@@ -195,7 +196,8 @@ def update_scale(scale: chex.Array, scores: chex.Array, mask: chex.Array, rate: 
 
 def _last_hidden(params: Params, config: Config, response: chex.Array) -> chex.Array:
     """Hidden state at the last valid token of each response, [.., T] -> [.., D]."""
-    return _last(hidden_states(params, config, response), response)
+    aligned = transformer.align_left(response)
+    return _last(hidden_states(params, config, aligned), aligned)
 
 
 def _last(states: chex.Array, response: chex.Array) -> chex.Array:
