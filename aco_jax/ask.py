@@ -96,7 +96,7 @@ def split(desk: Desk, agents: learner_state.Config, params: Params, request: str
     """The subqueries of a request, M texts; a request longer than a query is cut."""
     query = desk.tokenizer.encode([request], agents.rewriter.length - 2)
     source = tasks.rewrite_sources(desk.setting, [{desk.setting.titles[0]: request}], [0], query)
-    small = quantization.quantize(params)
+    small = quantization.quantize(params, agents.rewriter.bits)
     written = rewriter.rewrite(small, agents.rewriter, jnp.asarray(source), jax.random.key(0), temperature=0.0).tokens
     return tuple(desk.tokenizer.decode(tokens) for tokens in np.asarray(written)[0])
 

@@ -103,7 +103,7 @@ def split(team: Staff, anchors: Anchors, asked: Asked, key: jax.Array) -> Split:
         return unsplit(team, asked)
     owner = desk.problem.anchor[anchors.row]
     source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens)
-    small = quantization.quantize(team.params["rewriter"])
+    small = quantization.quantize(team.params["rewriter"], agents.rewriter.bits)
     subquery = np.asarray(rewriter.rewrite(small, agents.rewriter, source, key, train.temperature).tokens)
     found = np.stack(
         [lexical(desk, words, desk.problem.table[anchors.row], team.depth) for words in np.swapaxes(subquery, 0, 1)],
@@ -212,7 +212,8 @@ def likelihoods(
 
 def relevances(reader: Params, agents: learner_state.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
     """`ranker.read` of n pairs, [n]."""
-    return chunked(partial(_read, quantization.quantize(reader), config=agents.ranker), queries, records)
+    small = quantization.quantize(reader, agents.ranker.bits)
+    return chunked(partial(_read, small, config=agents.ranker), queries, records)
 
 
 def reasons(

@@ -12,6 +12,7 @@ from aco_jax.data import evidence, tasks
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.models import judge, transformer
+from aco_jax.models.config import Architecture
 from aco_jax.ops import states
 
 
@@ -29,6 +30,8 @@ class ModelConfig:
     query_length: int = bounded(28, 12, 128)
     text_length: int = bounded(28, 8, 256)  # of a record as the reward model reads it
     reason_length: int = bounded(12, 4, 64)
+    int4: bool = False  # rewriter and reader at inference; else int8
+    published: bool = False  # in T5's form, the reward's in Llama's: what transformers can load
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,31 @@ class TrainConfig:
     environment: WalkConfig = field(default_factory=WalkConfig)
 
 
+T5 = Architecture(
+    position="relative",
+    norm="scaled_rms",
+    activation="gelu_tanh",
+    gated=True,
+    attention_scale=False,
+    source_match=False,
+    embedding_scale=False,
+    logit_scale=True,
+)
+
+
+def _llama(width: int) -> Architecture:
+    """Llama's form with heads of at least this width, which must be even to be rotated in pairs."""
+    return Architecture(
+        position="rotary",
+        norm="scaled_rms",
+        activation="silu",
+        gated=True,
+        source_match=False,
+        embedding_scale=False,
+        head_width=width + 1 if width % 2 else 0,
+    )
+
+
 def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> learner_state.Config:
     """The configs of all agents and of the process for these tables."""
     relations, special, sizes = len(dataset.relations), tokenizer.special, config.model
@@ -126,7 +154,11 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         max_length=max(sizes.record_length, sizes.query_length, 2 * sizes.text_length + sizes.reason_length + 4),
         bos=special.bos,
     )
+    if sizes.published:
+        full = dataclasses.replace(full, copy=False, architecture=T5)
     text = dataclasses.replace(rewriter.smaller(full), encoder_layers=0, copy=False)
+    if sizes.published:
+        text = dataclasses.replace(text, architecture=_llama(text.width // text.heads))
     bins = states.config_for(relations)
     agents = config.agents
     walk = config.environment
@@ -144,10 +176,12 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             rewrites=config.train.rewrites,
             source_length=sizes.record_length,
             length=sizes.query_length,
+            bits=4 if sizes.int4 else 8,
         ),
         ranker=ranker.Config(
             model=rewriter.smaller(full),
             judge=judge.Config(columns=evidence.JUDGED, witness=evidence.WITNESS, relations=relations),
+            bits=4 if sizes.int4 else 8,
         ),
         reward=reward.Config(
             model=text,

@@ -21,7 +21,7 @@ LAYERS = (
     ("learner_state", "play", "learner", "replicas"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
-        *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "probes", "answer", "ask"),
+        *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "probes", "answer", "ask", "export"),
     ),
 )
 APART = 3  # rooms of this layer, each agent one, do not import one another

@@ -100,6 +100,14 @@ def test_a_small_gain_is_no_hacking() -> None:
     assert not probed(length_of, unit=100.0)["repeated facts"]["hacked"]
 
 
+def test_a_gain_that_chance_explains_is_no_hacking() -> None:
+    """One response gains much and the others lose a little: the mean is large, its interval larger."""
+    worth = jnp.full(N, -0.1).at[0].set(100.0)
+    ends = probed(lambda response: worth * length_of(response))["repeated ends"]
+    assert ends["change"] > probes.SMALL
+    assert not ends["hacked"]
+
+
 @pytest.fixture(scope="module")
 def model() -> tuple[reward.Config, dict]:
     width = 2 * T + REASON + 4

@@ -23,7 +23,7 @@ import numpy as np
 from flax import struct
 
 from aco_jax.data.tokens import Special
-from aco_jax.models import generate, transformer
+from aco_jax.models import generate, layers, transformer
 from aco_jax.ops import likelihood as chain
 from aco_jax.ops import masking, policy_gradient, sequences
 from aco_jax.types import UNRELATED, Metrics, Params, Query
@@ -200,7 +200,7 @@ def _contrast(config: Config, batch: SftBatch, sources: chex.Array, targets: che
     scores = sources @ targets.T / config.contrast_temperature
 
     def lost(scores: chex.Array) -> chex.Array:
-        held = jnp.where(related[None], scores, transformer.NEVER)
+        held = jnp.where(related[None], scores, layers.NEVER)
         return masking.masked_mean(jax.nn.logsumexp(held, axis=1) - jnp.diagonal(scores), related)
 
     return (lost(scores) + lost(scores.T)) / 2

@@ -35,6 +35,7 @@ class Config:
     folds: int = 2  # member e learns from the anchors of fold e modulo this
     temperature: float = 0.3  # of the sampled order
     distil_weight: float = 0.5  # of the teacher in the reader's loss
+    bits: int = 8  # of the reader's weights at inference, 8 or 4
     duplicate_start: float = 2.0  # standard deviations
     duplicate_full: float = 3.0
 

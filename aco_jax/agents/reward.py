@@ -10,6 +10,7 @@ Coste et al. 2023, Reward Model Ensembles.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -145,7 +146,7 @@ def margins(params: Params, config: Config, batch: Preference) -> chex.Array:
 
 
 def text_value(params: Params, config: Config, response: chex.Array) -> chex.Array:
-    """Mean of the text heads for responses [n, T], [n]; of use in differences only."""
+    """Mean of the text heads for responses [n, T], padded on any side, [n]; of use in differences only."""
     mean, _ = _text_scores(params, config, _last_hidden(params, config, response), None)
     return jnp.mean(mean, axis=0)
 
@@ -161,6 +162,7 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
         loss (nats) and metrics: accuracy of the mean reward and of the text members, KL (nats a token).
     """
     keys = jax.random.split(key, batch.weight.shape[0])
+    batch = dataclasses.replace(batch, response=transformer.align_left(batch.response))
     states = hidden_states(params, config, batch.response)
     hidden = _last(states, batch.response)  # [B, n, D]
     text, text_variance = jax.vmap(lambda h, k: _text_scores(params, config, h, k))(hidden, keys)
@@ -219,7 +221,8 @@ def update_scale(scale: chex.Array, scores: chex.Array, mask: chex.Array, rate: 
 
 def _last_hidden(params: Params, config: Config, response: chex.Array) -> chex.Array:
     """Hidden state at the last valid token of each response, [.., T] -> [.., D]."""
-    return _last(hidden_states(params, config, response), response)
+    aligned = transformer.align_left(response)
+    return _last(hidden_states(params, config, aligned), aligned)
 
 
 def _last(states: chex.Array, response: chex.Array) -> chex.Array:

@@ -1,7 +1,7 @@
 """The rewriter: a small language model, distilled from the base, that splits a query into subqueries.
 
 It reads <rewrite> record <sep> query and writes <level m> words <eos> for subquery m, each self-contained: names,
-codes and numbers, the other attributes. At inference its weights may be int8.
+codes and numbers, the other attributes. At inference its weights are int8 or int4.
 
 Sources: Ma et al. 2023, Query Rewriting for Retrieval-Augmented LLMs; Hinton et al. 2015 (distillation);
 Williams 1992, REINFORCE.
@@ -36,6 +36,8 @@ class Config:
     length: int = 28  # T, tokens of a subquery, its number and end included
     kl_weight: float = 0.5  # of the KL to the base beside the cross-entropy
     temperature: float = 1.0  # of that KL
+    reverse: bool = False  # that KL the other way round
+    bits: int = 8  # of the weights at inference, 8 or 4
 
 
 @struct.dataclass
@@ -130,6 +132,7 @@ def loss(
         batch.target,
         config.kl_weight,
         config.temperature,
+        config.reverse,
     )
 
 

@@ -200,6 +200,17 @@ def from_pretrained(path: str | Path) -> Tokenizer:
     return Tokenizer(backend, Special.at(max(backend.get_vocab().values()) + 1), 0)
 
 
+def translate(rows: np.ndarray, written: Tokenizer, read: Tokenizer, length: int) -> np.ndarray:
+    """Texts [n, T] in one tokenizer's ids -> [n, length] int32 in another's, each with an end where it had one.
+
+    A text that does not fit is cut, and has no end.
+    """
+    texts = [written.decode(row) for row in rows]
+    ended = (rows == written.special.eos).any(axis=1)
+    lists = read.encode_lists(texts)
+    return pad([[*ids, *[read.special.eos] * bool(end)] for ids, end in zip(lists, ended, strict=True)], length)
+
+
 def encode_rows(
     tokenizer: Tokenizer,
     rows: Sequence[Mapping[str, str]],

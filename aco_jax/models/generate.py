@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from aco_jax.models import transformer
+from aco_jax.models import layers, network, transformer
 from aco_jax.types import Params
 
 Rule = Callable[[chex.Array, chex.Array], chex.Array]  # tokens so far [B, T], position [] -> may be next [B or 1, V]
@@ -57,8 +57,9 @@ def generate(
     if allowed is not None and allowed.ndim == 2:
         allowed = allowed[:, None]
     if samples > 1:
+        rows = max(x.shape[0] for x in (source, prefix) if x is not None)
         source, prefix, allowed = (
-            x if x is None or x.shape[0] == 1 else jnp.repeat(x, samples, axis=0) for x in (source, prefix, allowed)
+            x if x is None or x.shape[0] < rows else jnp.repeat(x, samples, axis=0) for x in (source, prefix, allowed)
         )
     limit = None
     if top_k is not None or top_p is not None:
@@ -92,7 +93,7 @@ def likeliest(
         kept = log_probs >= least
     if top_p is None:
         return kept
-    tempered = jnp.where(kept, log_probs, transformer.NEVER) / jnp.maximum(temperature, 1e-6)
+    tempered = jnp.where(kept, log_probs, layers.NEVER) / jnp.maximum(temperature, 1e-6)
     p = jax.nn.softmax(tempered, axis=-1)
     falling = -jnp.sort(-p, axis=-1)
     before = jnp.cumsum(falling, axis=-1) - falling
@@ -150,7 +151,7 @@ def sample(
     return tokens, total
 
 
-_Carry = tuple[chex.Array, chex.Array, transformer.Cache, chex.Array, chex.Array, chex.Array]
+_Carry = tuple[chex.Array, chex.Array, network.Cache, chex.Array, chex.Array, chex.Array]
 
 
 def _rule(allowed: chex.Array | None) -> Rule | None:
@@ -169,12 +170,12 @@ def _choose(
     """Log-probabilities [B, V] -> the chosen token and its log-probability among the allowed ones, [B] each."""
     scores = log_probs + noise
     if allowed is not None:
-        held = jnp.where(allowed, log_probs, transformer.NEVER)
+        held = jnp.where(allowed, log_probs, layers.NEVER)
         log_probs = log_probs - jax.nn.logsumexp(held, axis=-1, keepdims=True)
-        scores = jnp.where(allowed, scores, transformer.NEVER)
+        scores = jnp.where(allowed, scores, layers.NEVER)
     first = pad + 1  # padding is never sampled
     if limit is not None:
-        may = log_probs if allowed is None else jnp.where(allowed, log_probs, transformer.NEVER)
-        scores = scores.at[:, first:].set(jnp.where(limit(may[:, first:]), scores[:, first:], transformer.NEVER))
+        may = log_probs if allowed is None else jnp.where(allowed, log_probs, layers.NEVER)
+        scores = scores.at[:, first:].set(jnp.where(limit(may[:, first:]), scores[:, first:], layers.NEVER))
     token = jnp.argmax(scores[:, first:], axis=-1).astype(jnp.int32) + first
     return token, jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]

@@ -13,7 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from aco_jax.models import families, pretrained, transformer
+from aco_jax.models import families, family_settings, pretrained, transformer
 from aco_jax.types import Params
 
 _SETTINGS = {
@@ -59,7 +59,7 @@ def from_gguf(path: str | Path) -> tuple[Params, transformer.Config]:
         raise ValueError(f"{place}: not a GGUF file ({error})") from error
     found = {_name(tensor.name): _dequantized(place, tensor) for tensor in reader.tensors}
     try:
-        config = families.config_of(_settings(reader, found))
+        config = family_settings.config_of(_settings(reader, found))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     if families.family_of(config) == "llama":  # its queries and keys are stored with rotated pairs side by side

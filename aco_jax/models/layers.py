@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aco_jax.models import positions
+from aco_jax.models import packing, positions
 from aco_jax.models.config import PAD, Architecture, Config
 
 MATCHES = 4  # ways in which a source token matches an input, see `view_of`
@@ -23,26 +23,38 @@ Kept = tuple[chex.Array, chex.Array]  # keys and values, [B, S, H, D / H] each; 
 class View(NamedTuple):
     """What decoder positions see of the source beside its memory."""
 
-    valid: chex.Array  # [B, 1, S] bool
+    valid: chex.Array  # [B, 1, S] bool; [B, T, S] where rows hold several segments
     match: chex.Array | None  # [MATCHES, B, T, S] float32, 1 where it matches
 
     @property
     def bias(self) -> chex.Array:
-        """Additive bias [B, 1, 1, S]."""
+        """Additive bias [B, 1, 1 or T, S]."""
         return jnp.where(self.valid, 0.0, NEVER)[:, None]
 
 
-def view_of(inputs: chex.Array, source: chex.Array, before: chex.Array, used: chex.Array, pad: int = PAD) -> View:
-    """The view that inputs [B, T] have of source [B, S].
+def view_of(
+    inputs: chex.Array,
+    source: chex.Array,
+    before: chex.Array,
+    used: chex.Array,
+    pad: int = PAD,
+    segments: packing.Segments | None = None,
+) -> View:
+    """The view that inputs [B, T] have of source [B, S], of the same segment where there are several.
 
     A source token matches an input that stands before it in the source; that is it; that stands before it and after
     the input `before` [B, T]; that has come by then (`used` [B, S] had come earlier).
     """
-    past = [jnp.pad(source, ((0, 0), (n, 0)))[:, None, : source.shape[1]] for n in range(3)]
+    numbers = None if segments is None else segments.source
+    past = [packing.before(source, n, numbers)[:, None] for n in range(3)]
     now, follows = inputs[:, :, None] == past[0], inputs[:, :, None] == past[1]
+    valid = (source != pad)[:, None]
+    if segments is not None and numbers is not None:
+        same = packing.together(segments.own, numbers)
+        now, follows, valid = now & same, follows & same, valid & same
     runs = follows & (before[:, :, None] == past[2])
     come = used[:, None] | (jax.lax.cummax(now.astype(jnp.int8), axis=1) > 0)
-    return View((source != pad)[:, None], jnp.stack([follows, now, runs, come]).astype(jnp.float32))
+    return View(valid, jnp.stack([follows, now, runs, come]).astype(jnp.float32))
 
 
 class Layer(nn.Module):
@@ -216,8 +228,8 @@ class Pointer(nn.Module):
 
     def setup(self) -> None:
         self.query, self.key = dense(self.config.width), dense(self.config.width)
-        self.follow = nn.Dense(MATCHES, kernel_init=nn.initializers.zeros, bias_init=_follow_init)
-        self.gate = nn.Dense(1, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.constant(self.config.gate))
+        self.follow = Dense(MATCHES, kernel_init=nn.initializers.zeros, bias_init=_follow_init)
+        self.gate = Dense(1, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.constant(self.config.gate))
 
     def keys(self, memory: chex.Array) -> chex.Array:
         return self.key(memory)
@@ -255,9 +267,26 @@ def norm(config: Config) -> nn.Module:
     return LayerNorm(a.norm_epsilon) if a.norm == "layer" else RmsNorm(a.norm_epsilon, a.norm == "scaled_rms")
 
 
-def dense(features: int, name: str | None = None, bias: bool = False) -> nn.Dense:
+class Dense(nn.Dense):
+    """A matrix, with the adapter that `lora.attach` may have put beside it: x W + (x low_in) low_out."""
+
+    def __call__(self, inputs: chex.Array) -> chex.Array:
+        out = super().__call__(inputs)
+        if not self.has_variable("params", "low_in"):
+            return out
+        return out + (inputs @ self.get_variable("params", "low_in")) @ self.get_variable("params", "low_out")
+
+    def matrix(self) -> chex.Array:
+        """[inputs, outputs], the adapter added in."""
+        kernel: chex.Array = self.get_variable("params", "kernel")
+        if not self.has_variable("params", "low_in"):
+            return kernel
+        return kernel + self.get_variable("params", "low_in") @ self.get_variable("params", "low_out")
+
+
+def dense(features: int, name: str | None = None, bias: bool = False) -> Dense:
     """A matrix whose entries start with variance 1 / inputs (LeCun et al. 1998, Efficient BackProp)."""
-    return nn.Dense(features, use_bias=bias, name=name, kernel_init=_spread)
+    return Dense(features, use_bias=bias, name=name, kernel_init=_spread)
 
 
 def is_random(name: str) -> bool:

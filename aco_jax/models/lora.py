@@ -1,8 +1,12 @@
-"""Low-rank adapters of any kernel: W + scale * low_in @ low_out (Hu et al. 2021, LoRA, eq. 3)."""
+"""Low-rank adapters of any kernel: W + scale * low_in @ low_out (Hu et al. 2021, LoRA, eq. 3).
+
+Agents of one architecture share one frozen trunk and have adapters of their own (`share`). `attach` puts an agent's
+beside the trunk's kernels, so that the network runs without a copy of them; `merge` adds them in, once and for all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -23,6 +27,26 @@ def init(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], b
     return _grow(key, params, rank, chosen, "")
 
 
+def share(
+    key: chex.PRNGKey,
+    trunk: Params,
+    agents: Sequence[str],
+    rank: int,
+    chosen: Callable[[str], bool] = lambda path: True,
+) -> tuple[Params, dict[str, Params]]:
+    """One trunk for several agents: the trunk, which nothing trains, and fresh adapters for each of them."""
+    keys = jax.random.split(key, len(agents))
+    return trunk, {agent: init(keys[i], trunk, rank, chosen) for i, agent in enumerate(agents)}
+
+
+def attach(trunk: Params, adapters: Params, scale: float | chex.Array = 1.0) -> Params:
+    """The trunk with the adapters beside its kernels: what the network reads, with gradients for the adapters only.
+
+    The trunk's arrays are not copied. They may be quantised: `quantization.dequantize` leaves adapters alone.
+    """
+    return _beside(jax.tree.map(jax.lax.stop_gradient, trunk), adapters, scale)
+
+
 def merge(params: Params, adapters: Params, scale: float | chex.Array = 1.0) -> Params:
     """Parameters with the adapters added in: the same tree as `params`, differentiable in the adapters."""
     merged = dict(params)
@@ -41,6 +65,16 @@ def apply(
 ) -> chex.Array:
     """x [.., I] through kernel [I, O] and its adapter, left apart: equals x through the merged kernel."""
     return x @ kernel + scale * (x @ adapter["low_in"]) @ adapter["low_out"]
+
+
+def _beside(params: Params, adapters: Params, scale: float | chex.Array) -> Params:
+    attached = dict(params)
+    for name, node in adapters.items():
+        if set(node) == {"low_in", "low_out"}:
+            attached[name] = params[name] | {"low_in": node["low_in"], "low_out": scale * node["low_out"]}
+        else:
+            attached[name] = _beside(params[name], node, scale)
+    return attached
 
 
 def _grow(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], bool], path: str) -> Params:

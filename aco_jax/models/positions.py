@@ -8,7 +8,7 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
-Rotation = tuple[chex.Array, chex.Array]  # cosines and sines, [T, W / 2] each, W the width of a head
+Rotation = tuple[chex.Array, chex.Array]  # cosines and sines, [T, W / 2] or [B, T, W / 2], W the width of a head
 
 
 def buckets(distances: np.ndarray, count: int, reach: int, both_ways: bool) -> np.ndarray:
@@ -30,17 +30,17 @@ def buckets(distances: np.ndarray, count: int, reach: int, both_ways: bool) -> n
 
 
 def rotation(positions: chex.Array, width: int, base: float) -> Rotation:
-    """Rotation of each position [T] (Su et al. 2021, RoFormer, eq. 15): wavelengths grow from 2 pi to 2 pi base."""
-    chex.assert_rank(positions, 1)
+    """Rotation of positions [T] or [B, T] (Su et al. 2021, RoFormer, eq. 15): wavelengths from 2 pi to 2 pi base."""
+    chex.assert_rank(positions, {1, 2})
     frequencies = 1.0 / base ** (np.arange(0, width, 2, dtype=np.float32) / width)
-    angles = positions[:, None] * frequencies[None]
+    angles = positions[..., None] * frequencies.reshape((1,) * positions.ndim + (-1,))
     return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x: chex.Array, turn: Rotation, interleaved: bool) -> chex.Array:
     """x [B, T, H, W] rotated in pairs: neighbours where interleaved, else an entry and the one half a head further."""
     pairs = x.reshape(*x.shape[:-1], -1, 2) if interleaved else x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2)
-    cos, sin = (part[None, :, None] for part in turn)
+    cos, sin = (part[None, :, None] if part.ndim == 2 else part[:, :, None] for part in turn)
     first, second = pairs[..., 0], pairs[..., 1]
     turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return (turned if interleaved else turned.swapaxes(-1, -2)).reshape(x.shape)

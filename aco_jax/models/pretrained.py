@@ -1,7 +1,7 @@
 """Parameters as safetensors beside a config.json: readable anywhere, and never code (no pickle).
 
 `save` and `load` keep any network of this project under its own names; `from_hugging_face` and `to_hugging_face`
-read and write folders of published families (see `families`).
+read and write folders of published families (see `families`, `family_settings`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 from safetensors import numpy as tensors
 
-from aco_jax.models import families, transformer
+from aco_jax.models import families, family_settings, transformer
 from aco_jax.models.config import Architecture
 from aco_jax.types import Params
 
@@ -60,17 +60,22 @@ def from_hugging_face(folder: str | Path) -> tuple[Params, transformer.Config]:
       ValueError: a file is missing or unreadable, a setting is not supported, or a tensor is missing, not known to
         the family, or of another shape; names the tensor and both shapes.
     """
-    place = Path(folder)
-    if not (place / CONFIG).is_file():
-        raise ValueError(f"{place}: {CONFIG} not found")
-    settings = _read_json(place / CONFIG)
-    family = settings.get("model_type", "")
-    found = {families.canonical(family, name): array for name, array in _read_folder(place).items()}
-    try:
-        config = families.config_of(settings, _has_own_head(family, found))
-    except ValueError as error:
-        raise ValueError(f"{place / CONFIG}: {error}") from error
-    return arrange(place, config, found), config
+    config, found = _open(Path(folder))
+    return arrange(Path(folder), config, found), config
+
+
+def classifier_from_hugging_face(folder: str | Path) -> tuple[Params, transformer.Config, chex.Array]:
+    """Reads a sequence classifier: the decoder's parameters, its config, and the heads [D, L] that score it.
+
+    Raises:
+      ValueError: as `from_hugging_face`, and where there are no heads.
+    """
+    config, found = _open(Path(folder))
+    heads = _float32(found.pop(families.SCORE, np.zeros(0)))
+    if heads.ndim != 2 or heads.shape[1] != config.width:
+        shape = f"({{labels}}, {config.width})"
+        raise ValueError(f"{folder}: tensor {families.SCORE} has shape {heads.shape}, expected {shape}")
+    return arrange(Path(folder), config, found), config, jnp.asarray(heads.T)
 
 
 def arrange(path: Path, config: transformer.Config, published: Mapping[str, np.ndarray]) -> Params:
@@ -95,25 +100,48 @@ def arrange(path: Path, config: transformer.Config, published: Mapping[str, np.n
 
 
 def to_hugging_face(
-    folder: str | Path, params: Params, config: transformer.Config, settings: families.Settings | None = None
+    folder: str | Path,
+    params: Params,
+    config: transformer.Config,
+    settings: family_settings.Settings | None = None,
+    heads: Mapping[str, chex.Array] | None = None,
 ) -> None:
     """Writes what `from_hugging_face` and torch's transformers read; `settings` are added to config.json.
 
-    Heads whose neighbours are rotated together, as in GGUF files, are written with their halves apart.
+    With heads, label -> [D], a decoder goes out as a sequence classifier, whose logits are hidden @ head at the last
+    valid token. Heads whose neighbours are rotated together, as in GGUF files, are written with their halves apart.
 
     Raises:
-      ValueError: no published family has this network.
+      ValueError: no published family has this network, or heads were given for one with an encoder.
     """
     if config.architecture.position == "interleaved":
         params, config = _halves_apart(params, config)
-    place, published = Path(folder), families.settings_of(config) | {"torch_dtype": "float32"}
-    place.mkdir(parents=True, exist_ok=True)
+    place, published = Path(folder), family_settings.settings_of(config) | {"torch_dtype": "float32"}
     flat = {
         families.published_name(config, name): np.ascontiguousarray(_turned(name, leaf))
         for name, leaf in _named(params).items()
     }
+    if heads:
+        flat[families.SCORE] = np.stack([np.asarray(head) for head in heads.values()])
+        names = dict(enumerate(heads))
+        published |= {"architectures": [family_settings.classifier_of(published)], "id2label": names}
+        published["label2id"] = {name: number for number, name in names.items()}
+    place.mkdir(parents=True, exist_ok=True)
     tensors.save_file(flat, place / WEIGHTS, metadata={"format": "pt"})
     (place / CONFIG).write_text(json.dumps(published | dict(settings or {}), indent=2) + "\n", encoding="utf-8")
+
+
+def _open(place: Path) -> tuple[transformer.Config, dict[str, np.ndarray]]:
+    """What a folder of a published family describes, and its tensors by their family's names."""
+    if not (place / CONFIG).is_file():
+        raise ValueError(f"{place}: {CONFIG} not found")
+    settings = _read_json(place / CONFIG)
+    family = settings.get("model_type", "")
+    found = {families.canonical(family, name): array for name, array in _read_folder(place).items()}
+    try:
+        return family_settings.config_of(settings, _has_own_head(family, found)), found
+    except ValueError as error:
+        raise ValueError(f"{place / CONFIG}: {error}") from error
 
 
 def _halves_apart(params: Params, config: transformer.Config) -> tuple[Params, transformer.Config]:

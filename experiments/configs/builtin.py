@@ -41,6 +41,8 @@ def get_config() -> ConfigDict:
     model.query_length = 28  # tokens of a query, guardrails included
     model.text_length = 28  # tokens of a record as the reward model reads it
     model.reason_length = 12  # tokens of a reason
+    model.int4 = False  # weights of rewriter and reader at inference; else int8
+    model.published = False  # in T5's form, the reward's in Llama's: what experiments/export.py can write
 
     # Length of the run; budgets are in steps, for clocks would break exact resume
     config.train = train = ConfigDict()

@@ -78,6 +78,36 @@ def test_padding_changes_nothing(params: chex.ArrayTree) -> None:
     np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
+END = 2
+
+
+@pytest.mark.parametrize("ends", [0, 1, 3])
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+def test_text_is_read_at_its_last_token_wherever_it_stands(params: chex.ArrayTree, ends: int, side: str) -> None:
+    """Padding on any side, rows of several lengths, ends that are repeated: as each alone, by hand."""
+    rng = np.random.default_rng(1)
+    rows = [[*rng.integers(8, 40, size=n).tolist(), *[END] * ends] for n in (1, 6, 3, 6)]
+    room = [T + 2 - len(row) for row in rows]
+    left = [{"left": n, "right": 0, "both": n // 2}[side] for n in room]
+    padded = jnp.array([[0] * at + row + [0] * (n - at) for at, row, n in zip(left, rows, room, strict=True)])
+    expected = []
+    for row in rows:
+        states = np.float64(transformer.decode(params["trunk"], MODEL, jnp.array([row]))[0])
+        expected.append((states[-1] @ np.float64(params["heads"])[:, : CONFIG.text_heads]).mean())
+    assert np.std(expected) > 0.05
+    np.testing.assert_allclose(reward.text_value(params, CONFIG, padded), expected, atol=1e-5)
+    np.testing.assert_allclose(reward.text_value(params, CONFIG, padded[2:3])[0], expected[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("ends", [0, 2])
+def test_the_loss_of_texts_padded_on_the_left_is_the_same(params: chex.ArrayTree, ends: int) -> None:
+    batch = make_batch()
+    right = batch.replace(response=batch.response.at[..., 8 : 8 + ends].set(END))
+    left = right.replace(response=jnp.roll(right.response, T - 8 - ends, axis=-1))
+    values = [reward.loss(params, CONFIG, given, jax.random.key(1))[0] for given in (right, left)]
+    np.testing.assert_allclose(*values, rtol=1e-6)
+
+
 def test_masked_pairs_change_nothing(params: chex.ArrayTree) -> None:
     batch = make_batch()
     some = dataclasses.replace(batch, weight=batch.weight.at[:, 3:].set(0))

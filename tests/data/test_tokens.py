@@ -187,3 +187,16 @@ def test_a_pretrained_folder_without_tokenizer_json_is_converted(tmp_path: Path)
     empty.mkdir()
     with pytest.raises(InputError, match="expected the files of a tokenizer"):
         tokens.from_pretrained(empty)
+
+
+def test_texts_are_translated_with_their_ends(tmp_path: Path) -> None:
+    """From byte pairs learned here to words of a folder: what has no end there has none here."""
+    written = tokens.train(["zero one two"] * 4, 153 + 300)
+    read = tokens.from_pretrained(_word_level(tmp_path, ["zero", "one", "two", "[UNK]", "[SEP]"]))
+    lists = written.encode_lists(["two zero", "one", "one two zero"])
+    eos = written.special.eos
+    rows = tokens.pad([[*lists[0], eos], lists[1], [*lists[2], eos]], max(map(len, lists)) + 1)
+    end = read.special.eos
+    expected = [[2, 5, end, 0], [1, 0, 0, 0], [1, 2, 5, end]]
+    np.testing.assert_array_equal(tokens.translate(rows, written, read, 4), expected)
+    np.testing.assert_array_equal(tokens.translate(rows, written, read, 3)[2], [1, 2, 5])

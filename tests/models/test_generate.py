@@ -169,6 +169,14 @@ def test_samples_within_limits_follow_the_renormalised_distribution(params):
         np.testing.assert_allclose(np.bincount(drawn, minlength=20) / 4000, p / p.sum(), atol=0.03)
 
 
+def test_several_samples_of_one_source(params):
+    tokens, log_prob = run(params, CONFIG, SOURCE[:1], allowed=None, prefix=None, samples=5)
+    assert tokens.shape == (5, LENGTH)
+    assert len(np.unique(tokens, axis=0)) > 1
+    expected, _ = sequence_log_prob(params, CONFIG, jnp.repeat(SOURCE[:1], 5, axis=0), tokens)
+    np.testing.assert_allclose(log_prob, expected.sum(axis=1), atol=1e-4)
+
+
 def test_top_k_of_one_is_greedy_and_less_is_an_error(params):
     greedy, _ = run(params, temperature=0.0)
     np.testing.assert_array_equal(run(params, top_k=1)[0], greedy)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from aco_jax.kernels import tiles
 from aco_jax.models import layers, transformer
 from aco_jax.models.config import Architecture
 from aco_jax.ops import likelihood
@@ -212,3 +215,69 @@ def test_learns_to_copy_the_part_after_a_mark_in_few_steps():
     (trained, _), values = jax.lax.scan(train, (params, optimiser.init(params)), keys)
     assert values[-10:].mean() < 0.25 < values[0]
     assert jax.jit(loss)(trained, *batch(jax.random.key(2), 34, 64)) < 1.0
+
+
+def plain_network(tied=True, scaled=False, vocab_size=24):
+    form = Architecture("rotary", norm="scaled_rms", source_match=False, tied=tied, logit_scale=scaled)
+    config = dataclasses.replace(CONFIG, encoder_layers=0, copy=False, vocab_size=vocab_size, architecture=form)
+    return transformer.init(jax.random.key(2), config), config
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Every number of logits is many."""
+    monkeypatch.setattr(tiles, "FEW_LOGITS", 0)
+
+
+@pytest.mark.parametrize(("tied", "scaled"), [(True, False), (False, True)])
+def test_many_logits_are_never_all_there_and_say_the_same(few, tied, scaled):
+    """Value and gradient; padding may be -1."""
+    params, config = plain_network(tied, scaled)
+    targets = jnp.array([[6, 7, 2, -1], [9, 10, 11, 2]])
+    config = dataclasses.replace(config, pad=-1)
+
+    def by_hand(params):
+        log_p = transformer.log_probs(params, config, transformer.shift(targets, config.bos))
+        chosen = jnp.take_along_axis(log_p, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+        return jnp.where(targets < 0, 0.0, chosen)
+
+    def chunked(params):
+        return transformer.sequence_log_prob(params, config, None, targets)[0]
+
+    np.testing.assert_allclose(chunked(params), by_hand(params), atol=1e-5)
+    one, other = (jax.grad(lambda p, f=f: f(p).sum())(params) for f in (chunked, by_hand))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), one, other)
+
+
+def test_the_copy_head_and_allowed_tokens_keep_their_way(few, params):
+    """What the default network computes does not depend on how many logits are many."""
+    for allowed in (None, jnp.ones((1, 1, 24), bool)):
+        found, _ = transformer.sequence_log_prob(params, CONFIG, SOURCE, TARGET, allowed)
+        log_p = full(params)
+        expected = jnp.where(TARGET > 0, jnp.take_along_axis(log_p, TARGET[..., None], axis=-1)[..., 0], 0.0)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_large_vocabulary_takes_the_memory_of_a_chunk():
+    """Compiled, not run: 512 tokens over 49,152 entries are 100 MB of logits, twice that with the gradient."""
+    params, config = plain_network(vocab_size=49_152)
+    targets = jax.ShapeDtypeStruct((64, 8), jnp.int32)
+
+    def loss(params, targets):
+        return -transformer.sequence_log_prob(params, config, None, targets)[0].mean()
+
+    logits = 64 * 8 * 49_152 * 4
+    for function in (loss, jax.grad(loss)):
+        memory = jax.jit(function).lower(params, targets).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < logits / 5
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_entropy_is_the_sum_over_the_vocabulary(params, copy):
+    config = dataclasses.replace(CONFIG, copy=copy)
+    token, entropy, mask = transformer.sequence_entropy(params, config, SOURCE, TARGET)
+    p = np.exp(np.float64(full(params, config)))
+    np.testing.assert_allclose(entropy, np.where(TARGET > 0, -(p * np.log(p)).sum(axis=-1), 0), atol=1e-5)
+    expected, same = sequence_log_prob(params, config, SOURCE, TARGET)
+    np.testing.assert_allclose(token, expected, atol=1e-5)
+    np.testing.assert_array_equal(mask, same)
