@@ -6,10 +6,10 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      kernels        Pallas kernels, each beside its plain reference
   1  ops            the equations, one example at a time
   2  models         one transformer: generation, LoRA, quantisation, distillation, weights in and out
-     data           records, tokens, noise, related catalogues, retrieval, evidence, tasks
+     data           records, tokens, noise, related catalogues, retrieval, evidence, kinds, tasks
   3  agents         base, rewriter, ranker, reward, critic, actor, its null_shift: Config, init, a verb, loss
      environment    the decision process; transitions, exploration, replay, shared_reward
-     supervision    what is believed without labels
+     supervision    what is believed without labels; relations: what is thought beyond which records are the same
   4  learner_state  one replica's config and state
      play           its episodes
      learner        its supervised and its local step

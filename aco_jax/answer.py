@@ -20,10 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, supervision, waves
+from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, relations, supervision, waves
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import ranker
+from aco_jax.data import kinds as sorts
 from aco_jax.data import listing
 from aco_jax.data.records import Dataset, InputError, Pairs
 from aco_jax.models import judge
@@ -35,6 +36,7 @@ COLUMNS = ("ltable", "ltable_id", "rtable", "rtable_id", "relation", "probabilit
 EXAMPLES = 8  # stated relations shown with their reasons
 KEPT = "judged.npz"  # what was found of the run's own tables
 UNLIKELY = 1e-4  # probability of a pair that nobody retrieved
+PARTNERS = 32  # of one kind and table that a record is looked at with, where it may have many partners
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ class Judged:
     stated: np.ndarray  # [P] bool, by the actor from either end
     rejected: np.ndarray  # [P] bool, by the actor from either end, and stated from neither
     related: np.ndarray  # [P] bool
+
+
+@dataclass(frozen=True)
+class Several:
+    """Pairs and what is thought of each of the relations sought, where more is sought than which are the same."""
+
+    pair: np.ndarray  # [P, 2] int32 records
+    probability: np.ndarray  # [P, Y + 1] float64, "unrelated" first; rows sum to 1
+    relation: np.ndarray  # [P] int, the one stated, UNRELATED where none is
 
 
 def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[Row]:
@@ -88,8 +99,7 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
         "of them stated by the actor": int((found.stated & found.related).sum()),
         "turned down by the actor alone": int((found.rejected & (found.posterior > 0.5)).sum()),
     }
-    name = dataset.relations[0].name
-    summary["label_free"] = {"catalogue": estimate(found), name: estimate(found)}
+    summary["label_free"] = estimates(dataset, found)
     if walked is not None and not walked.revealed.any():
         summary["notes"].append("No reading was asked for when the tables were related: none was worth its price.")
     shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES] if walked is not None else []
@@ -110,10 +120,24 @@ def _probe(
     summary["seconds"]["probing"] = round(time.monotonic() - start, 1)
 
 
-def estimate(found: Judged) -> dict[str, float]:
+def estimates(dataset: Dataset, found: Judged) -> dict[str, dict[str, float]]:
+    """What is expected of the catalogue's same pairs, and of each relation by its name."""
+    sought = relations.roles(dataset.relations)
+    if not sought.beyond:
+        only = estimate(found.posterior, found.related)
+        return {"catalogue": only, dataset.relations[0].name: only}
+    several = judge_several(dataset, found)
+    each = {
+        relation.name: estimate(several.probability[:, number], several.relation == number)
+        for number, relation in enumerate(dataset.relations, start=1)
+    }
+    return {"catalogue": each[relations.identity(dataset.relations).name]} | each
+
+
+def estimate(posterior: np.ndarray, related: np.ndarray) -> dict[str, float]:
     """Precision, recall and F1 that the posteriors expect of the related pairs: for people, never a reward."""
-    sure, all_ = float(found.posterior[found.related].sum()), float(found.posterior.sum())
-    count = int(found.related.sum())
+    sure, all_ = float(posterior[related].sum()), float(posterior.sum())
+    count = int(related.sum())
     return {
         "precision": sure / count if count else 0.0,
         "recall": sure / all_ if all_ else 0.0,
@@ -206,19 +230,44 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
 
 def rows_of(dataset: Dataset, found: Judged, pairs: Pairs | None) -> list[Row]:
     """Rows of the related pairs, likeliest first; or of the pairs asked for, in their order."""
+    if relations.roles(dataset.relations).beyond:
+        return _rows_of_several(dataset, judge_several(dataset, found, pairs), everything=pairs is not None)
     name = dataset.relations[0].name
     if pairs is None:
         chosen = np.flatnonzero(found.related)
         chosen = chosen[np.argsort(-found.posterior[chosen], kind="stable")]
         return [_row(dataset, found.pair[i, 0], found.pair[i, 1], name, float(found.posterior[i])) for i in chosen]
-    place = {(int(left), int(right)): i for i, (left, right) in enumerate(found.pair)}
     rows = []
-    for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
-        i = place.get((min(left, right), max(left, right)))
-        p = UNLIKELY if i is None else float(found.posterior[i])
-        is_related = i is not None and bool(found.related[i])
+    for left, right, i in zip(pairs.left.tolist(), pairs.right.tolist(), _places(found, pairs).tolist(), strict=True):
+        p = UNLIKELY if i < 0 else float(found.posterior[i])
+        is_related = i >= 0 and bool(found.related[i])
         rows.append(_row(dataset, left, right, name if is_related else "unrelated", p if is_related else 1 - p))
     return rows
+
+
+def judge_several(dataset: Dataset, found: Judged, pairs: Pairs | None = None) -> Several:
+    """All relations of the pairs asked for; by default of those compared and those that kind and size bring together.
+
+    Which pairs are the same was found by the judge and the actor; what else they are is told by what the tables say of
+    kinds and sizes.
+    """
+    sought = relations.roles(dataset.relations)
+    posterior = found.posterior if sought.same else np.zeros(len(found.pair))
+    sure = found.pair[found.related] if sought.same else found.pair[:0]
+    kinds = sorts.fit(dataset, sure)
+    if pairs is None:
+        both = np.concatenate([found.pair, sorts.partners(dataset, kinds, PARTNERS)])
+        pair = np.unique(np.sort(both, axis=1), axis=0)
+        pairs = Pairs(pair[:, 0], pair[:, 1], None)
+    pair, place = np.stack([pairs.left, pairs.right], axis=1), _places(found, pairs)
+    unseen = UNLIKELY if sought.same else 0.0
+    same = np.where(place >= 0, np.append(posterior, 0.0)[place], unseen)
+    wrong = relations.errors(kinds, found.pair, posterior)
+    probability = relations.probabilities(kinds, wrong, sought, pair, same)
+    open_to = probability.copy()
+    if sought.same:
+        open_to[(place >= 0) & ~np.append(found.related, False)[place], sought.same] = 0
+    return Several(pair, probability, open_to.argmax(axis=1))
 
 
 def examples(
@@ -244,6 +293,24 @@ def examples(
         }
         for a, b, row, reason in zip(left, right, rows, reasons[: len(rows)], strict=True)
     ]
+
+
+def _rows_of_several(dataset: Dataset, several: Several, everything: bool) -> list[Row]:
+    """A row of each pair in its order, or of the related ones only, likeliest first."""
+    names = ["unrelated", *(relation.name for relation in dataset.relations)]
+    p = np.take_along_axis(several.probability, several.relation[:, None], axis=1)[:, 0]
+    chosen = np.arange(len(p)) if everything else np.flatnonzero(several.relation != UNRELATED)
+    if not everything:
+        chosen = chosen[np.argsort(-p[chosen], kind="stable")]
+    rows = zip(several.pair[chosen].tolist(), several.relation[chosen].tolist(), p[chosen].tolist(), strict=True)
+    return [_row(dataset, left, right, names[number], sure) for (left, right), number, sure in rows]
+
+
+def _places(found: Judged, pairs: Pairs) -> np.ndarray:
+    """[n] where the pairs asked for stand among those compared, -1 where they were not."""
+    place = {(int(left), int(right)): i for i, (left, right) in enumerate(found.pair)}
+    both = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
+    return np.array([place.get((min(pair), max(pair)), -1) for pair in both], np.int64)
 
 
 def _row(dataset: Dataset, left: int | np.integer, right: int | np.integer, relation: str, probability: float) -> Row:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
+from aco_jax import relations
 from aco_jax.data import catalogue, records
 from aco_jax.data.records import Dataset, InputError, Relation
 
@@ -138,8 +139,9 @@ def load(data: DataConfig, workdir: Path, seed: int) -> Dataset:
 
 
 def load_folder(data: DataConfig, folder: Path) -> Dataset:
-    """The tables of any folder, read with the relations and the names of tables of the config."""
+    """The tables of any folder, read with the relations and the names of tables of the config. Raises InputError."""
     default = records.SAME if data.path else catalogue.RELATIONS
+    relations.roles(data.relations or default)  # what they ask for must be plain
     return records.read_folder(folder, data.tables or None, data.relations or default)
 
 

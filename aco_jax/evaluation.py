@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aco_jax import baselines
+from aco_jax import baselines, relations
 from aco_jax.data.files import read_rows
 from aco_jax.data.records import Dataset, InputError, Pairs, read_pairs
 from aco_jax.ops import calibration, metrics
@@ -237,9 +237,9 @@ def _soft_f1(dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Row], stated
 def _score_baseline(
     dataset: Dataset, method: baselines.Method, labelled: Pairs | None, matches: Pairs | None
 ) -> Scores:
-    """A baseline states the data set's first relation of every pair it finds."""
-    first = dataset.relations[0].name.lower()
-    stated = {(i, j): first for i, j, _ in baselines.propose(dataset, method)}
+    """A baseline states of every pair it finds that it is the same or, where that is not sought, the first relation."""
+    name = relations.identity(dataset.relations).name.lower()
+    stated = {(i, j): name for i, j, _ in baselines.propose(dataset, method)}
     result: Scores = {"predicted_pairs": len(stated), "pairs": None, "catalogue": None}
     if labelled is not None:
         result |= _score_pairs(stated, labelled)

@@ -91,7 +91,7 @@ def answers(
     kind = problem.kind[anchors.row]
     known = (anchors.truth >= 0).any(axis=1)
     missing = anchors.planted & known & ~_among(record, anchors.truth).any(axis=(1, 2))
-    count, more = len(owner), len(desk.dataset.relations) - 1
+    count, more = len(owner), team.agents.environment.bins.relations - 1
     batch = play.Batch(
         anchor=owner,
         text=tasks.encode(desk.setting, anchors.rows, owner, desk.texts.shape[1]),

@@ -143,7 +143,8 @@ def _llama(width: int) -> Architecture:
 
 def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> learner_state.Config:
     """The configs of all agents and of the process for these tables."""
-    relations, special, sizes = len(dataset.relations), tokenizer.special, config.model
+    special, sizes = tokenizer.special, config.model
+    relations = 1  # the loop decides which records are the same; other relations are judged beside it, pair by pair
     full = transformer.Config(
         vocab_size=tokenizer.vocab_size,
         width=sizes.width,

@@ -137,12 +137,12 @@ def config_of(name):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-@pytest.mark.parametrize("name", ["builtin", "folder", "smoke"])
+@pytest.mark.parametrize("name", ["builtin", "compatible", "folder", "relations", "smoke"])
 def test_configs_are_typed(name):
     """Each knob of a config file is a field of the program's, of the right type and within its bounds."""
     typed = configuration.from_dict(settings.TrainConfig, config_of(name).to_dict())
     assert configuration.from_dict(settings.TrainConfig, configuration.to_dict(typed)) == typed
-    assert (typed.data.generator is None) == (name == "folder")
+    assert (typed.data.generator is None) == (name in ("compatible", "folder"))
 
 
 def test_every_knob_can_be_turned():

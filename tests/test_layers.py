@@ -17,7 +17,7 @@ LAYERS = (
     ("types", "kernels"),
     ("ops",),
     ("models", "data"),
-    ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision"),
+    ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision", "relations"),
     ("learner_state", "play", "learner", "replicas"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
