@@ -171,7 +171,11 @@ def spread(scores: chex.Array, valid: chex.Array) -> jax.Array:
 
 
 def length_effect(scores: chex.Array, length: chex.Array, wrong: chex.Array) -> Effect:
-    """How scores [B, n] go with lengths [B, n] among wrong responses to the same anchor, that have nothing else."""
+    """How scores [B, n] go with lengths [B, n] among responses to one anchor that are wrong [B, n] alike.
+
+    The last, NULL, names no candidate: it is the shortest, and when wrong less so than the others, so it is left out.
+    """
+    scores, length, wrong = (x[:, :-1] for x in (scores, length, wrong))
     scored, long = (jax.vmap(probing.centred)(x, wrong).reshape(-1) for x in (scores, length.astype(jnp.float32)))
     r = probing.correlation(scored, long, wrong.reshape(-1))
     free = jnp.sum(jnp.maximum(jnp.sum(wrong, axis=1) - 1, 0))

@@ -214,6 +214,7 @@ def test_length_is_looked_at_among_wrong_responses_to_one_anchor() -> None:
     length = rng.integers(5, 30, (40, 6))
     offset = 20.0 * rng.normal(size=(40, 1))  # what an anchor's responses have in common tells nothing
     liked = np.where(wrong, offset + 0.1 * length, 500.0).astype(np.float32)
+    wrong[:, -1], length[:, -1], liked[:, -1] = True, 2, 40.0  # NULL is short, and another matter
     effect = jax.device_get(probes.length_effect(liked, length, wrong))
     assert effect["correlation"] == pytest.approx(1.0, abs=1e-3)
     assert effect["hacked"]
