@@ -259,11 +259,16 @@ def test_a_later_delivery_is_learned_and_related(tmp_path: Path, monkeypatch: py
     assert {name: after[name] for name in before} == before
     files = {"config.json", "metrics.jsonl", "relations.csv", "summary.json", "report.html", "tokenizer", "checkpoints"}
     assert files <= {path.name for path in folder.iterdir()}
-    own = {name.removeprefix("tokenizer/"): sha for name, sha in before.items() if name.startswith("tokenizer/")}
-    assert contents(folder / "tokenizer") == own
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["counts"]["records new"] == len(delivery.added) == 16
     assert summary["counts"]["attributes new"] == 4
+    # Ids stay, and known columns keep their tokens: only the names of new ones follow.
+    assert contents(folder / "tokenizer")["tokenizer.json"] == before["tokenizer/tokenizer.json"]
+    own, grown = (json.loads((run / "tokenizer" / "layout.json").read_text()) for run in (workdir, folder))
+    columns = own.pop("columns"), grown.pop("columns")
+    assert grown == own
+    assert columns[1][: len(columns[0])] == columns[0]
+    assert set(delivery.dataset.columns) - set(dataset.columns) == set(columns[1][len(columns[0]) :])
     assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
 
     # What was learned goes on, beliefs are of the new lists.
@@ -287,7 +292,7 @@ def test_a_later_delivery_is_learned_and_related(tmp_path: Path, monkeypatch: py
     jax.tree.map(np.testing.assert_array_equal, host(whole), host(new))
 
     # It is a workdir like any other: it relates its tables, and is adapted, here to what is not new.
-    assert answer.relate(folder, delivery.dataset) == found.rows
+    assert answer.relate(folder, configuration.load_folder(config.data, data)) == found.rows
     assert adapt.adapt(workdir, data).rows is None
     idle = adapt.adapt(folder, data)
     assert idle.summary["counts"]["lists new"] == idle.summary["counts"]["rounds of adapting"] == 0
