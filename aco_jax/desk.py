@@ -14,7 +14,7 @@ import numpy as np
 
 from aco_jax import learner, play, supervision
 from aco_jax.agents import base, ranker, rewriter
-from aco_jax.data import evidence, listing, noise, retrieval, tasks, tokens
+from aco_jax.data import descriptions, listing, noise, retrieval, tasks, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
@@ -31,7 +31,7 @@ class Desk:
     dataset: Dataset
     tokenizer: Tokenizer
     setting: tasks.Setting
-    index: evidence.Index
+    index: descriptions.Index
     lexical: retrieval.Lexical
     problem: listing.Problem
     texts: np.ndarray  # [N, T] int32, records as the reward model reads them
@@ -57,7 +57,7 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
     if tokenizer is None:
         tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
     setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
-    index = evidence.fit(dataset)
+    index = descriptions.fit(dataset)
     lexical = retrieval.fit_lexical(dataset)
     lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
     problem = listing.prepare(dataset, index, lists)
