@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import learner, play, supervision
+from aco_jax import learner, play, pretraining, supervision
 from aco_jax.agents import base, ranker, rewriter
 from aco_jax.data import descriptions, listing, noise, retrieval, tasks, tokens
 from aco_jax.data.records import Dataset
@@ -87,7 +87,7 @@ def unseen(desk: Desk, config: TrainConfig) -> np.ndarray:
     return held & ~held.all()
 
 
-def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> learner.Lessons:
+def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> pretraining.Lessons:
     """Supervised examples for every replica and step of supervised round `number`, leaves [R, steps, batch, ..]."""
     rng = np.random.default_rng([config.seed, LESSONS, number])
     replicas = config.train.replicas
@@ -108,7 +108,7 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
     rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES))), count)
     asking = tasks.ask(rng, desk.setting, draw(count), unrelated=0.0)
     pairs = _pairs_to_read(desk, rng, count)
-    found = learner.Lessons(
+    found = pretraining.Lessons(
         base=base.SftBatch(source, target, kind),
         rewriter=rewriter.SftBatch(rewriting.source, rewriting.target),
         reader=ranker.SftBatch(asking.source, asking.target),
