@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from aco_jax import statements
 from aco_jax.data import kinds, records
 from aco_jax.data.records import Pairs, Relation
 
-WORDS = {"pan": ("frying pan with riveted handle", 40), "lid": ("glass cover with steam vent", 12)}
 RELATIONS = (  # in the order of the alphabet, as a config file gives them
     Relation("complement", "One is made to be used with the other.", max_partners=None),
     Relation("same", "One and the same thing.", max_partners=None),
     Relation("substitute", "One can stand in for the other.", max_partners=None),
 )
-
-
-def shop():
-    rows = [(f"{kind} {size} cm {words}", price + 0.37) for kind, (words, price) in WORDS.items() for size in (20, 24)]
-    frame = pd.DataFrame(rows * 3, columns=["title", "price"]).astype(str)
-    frame.insert(0, "id", [str(n) for n in range(len(frame))])
-    return frame
 
 
 def judged(dataset, same, related=None):
@@ -33,9 +24,9 @@ def judged(dataset, same, related=None):
 
 
 @pytest.fixture(scope="module")
-def dataset():
-    """Records 0..11 and 12..23: pans of 20 and 24 cm, lids of 20 and 24 cm, three times."""
-    return records.from_frames({"a": shop(), "b": shop()}, RELATIONS)
+def dataset(kitchens):
+    """Both kitchens' pans and lids, and all that is sought of them."""
+    return records.Dataset(kitchens, RELATIONS)
 
 
 def stated(rows):
