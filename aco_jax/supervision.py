@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from aco_jax.data import listing
-from aco_jax.ops import calibration
+from aco_jax.ops import calibration, matching
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates
 
 EMPTY_LOGIT = -30.0
@@ -34,8 +34,7 @@ class Config:
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
-    several: float = 0.1  # share of matched records with two partners or more that makes it one-to-many
-    balance_steps: int = 50  # of the one-to-one balancing
+    several: float = 0.1  # share of matched records with two partners or more that makes it several
 
 
 @struct.dataclass
@@ -155,10 +154,11 @@ def update(problem: listing.Problem, state: State, logits: np.ndarray, config: C
     """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches."""
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior = estimate_prior(problem, logits, config)
-    shifted = logits + np.log(prior / (1 - prior))[problem.kind][:, None]
+    shift = np.log(prior / (1 - prior))
+    shifted = logits + shift[problem.kind][:, None]
     p = _null_softmax(shifted)
     several = multiplicity(problem, p)
-    posterior = _pair_posterior(problem, shifted, p, several, config)
+    posterior = _pair_posterior(problem, shifted, shift, several, config)
     known = problem.place >= 0
     ours = np.where(known, posterior[np.maximum(problem.place, 0)], 0.0)
     best = ours.max(axis=1)
@@ -231,43 +231,24 @@ def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray
 
 
 def _pair_posterior(
-    problem: listing.Problem, logits: np.ndarray, p: np.ndarray, several: np.ndarray, config: Config
+    problem: listing.Problem, logits: np.ndarray, shift: np.ndarray, several: np.ndarray, config: Config
 ) -> np.ndarray:
-    """One probability a pair, from both directions.
+    """One probability a pair, from the logits of both directions [R, K]: pairs compete for both their records.
 
-    Where neither table has records with several partners, pairs compete for both their records (a balanced
-    assignment with NULL on both sides, Sinkhorn 1967). Where one has, its records' lists tell nothing of how many
-    partners are right, and the other's lists decide; where both have, the mean of the two directions.
+    The logits hold the prior log odds `shift` [kinds] that an anchor has a partner. How many partners a record may have is that of its table beside the other, one unless `several` [kinds] says more.
     """
     known = problem.place >= 0
     place, count = problem.place[known], len(problem.pair)
-    forward = np.broadcast_to((problem.direction[:, None] > 0), known.shape)
-    kinds = np.broadcast_to(problem.kind[:, None], known.shape)
-    seen = np.maximum(np.bincount(place, minlength=count), 1)
-    logit = np.bincount(place, logits[known], count) / seen
-    ours, theirs = (
-        np.bincount(problem.place[known & side], p[known & side], count).astype(np.float32)
-        for side in (forward, ~forward)
-    )
-    posterior = (ours + theirs) / 2
+    logit = np.bincount(place, logits[known], count) / np.maximum(np.bincount(place, minlength=count), 1)
+    posterior = np.zeros(count, np.float32)
     for kind in np.unique(problem.kind[problem.direction > 0]):
-        back = problem.kind[problem.reverse[(problem.kind == kind)[:, None] & known][0]]
-        inside = np.unique(problem.place[known & forward & (kinds == kind)])
-        single = (several[kind] < config.several, several[back] < config.several)
-        if all(single) and len(inside):
-            posterior[inside] = _balance(problem.pair[inside], logit[inside], problem.size, config.balance_steps)
-        elif any(single):
-            posterior[inside] = (ours if single[0] else theirs)[inside]
+        ours = known & (problem.kind == kind)[:, None]
+        back = problem.kind[problem.reverse[ours][0]]
+        inside = np.unique(problem.place[ours | known & (problem.kind == back)[:, None]])
+        many = (bool(several[kind] >= config.several), bool(several[back] >= config.several))
+        odds = float(np.exp((shift[kind] + shift[back]) / 2))
+        posterior[inside] = matching.marginals(problem.pair[inside], logit[inside], problem.size, odds, many)[0]
     return posterior
-
-
-def _balance(pair: np.ndarray, logit: np.ndarray, size: int, steps: int) -> np.ndarray:
-    weight = np.exp(np.clip(logit, EMPTY_LOGIT, 12.0))
-    left, right = np.ones(size), np.ones(size)
-    for _ in range(steps):
-        left = 1 / (1 + np.bincount(pair[:, 0], weight * right[pair[:, 1]], size))
-        right = 1 / (1 + np.bincount(pair[:, 1], weight * left[pair[:, 0]], size))
-    return np.clip(weight * left[pair[:, 0]] * right[pair[:, 1]], 0, 1).astype(np.float32)
 
 
 def _null_softmax(logits: np.ndarray) -> np.ndarray:
