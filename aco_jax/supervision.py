@@ -150,15 +150,23 @@ def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray
     )
 
 
-def update(problem: listing.Problem, state: State, logits: np.ndarray, config: Config = Config()) -> State:
-    """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches."""
+def update(
+    problem: listing.Problem, state: State, logits: np.ndarray, config: Config = Config(), *, stating: bool = False
+) -> State:
+    """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches.
+
+    Args:
+        stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
+            rare it is. To learn from it stands for itself: the first judge knows one partner only, and
+            would teach the next that there are no others.
+    """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior = estimate_prior(problem, logits, config)
     shift = np.log(prior / (1 - prior))
     shifted = logits + shift[problem.kind][:, None]
     p = _null_softmax(shifted)
     several = multiplicity(problem, p)
-    posterior = _pair_posterior(problem, shifted, shift, several, config)
+    posterior = _pair_posterior(problem, shifted, shift, several, stating, config)
     known = problem.place >= 0
     ours = np.where(known, posterior[np.maximum(problem.place, 0)], 0.0)
     best = ours.max(axis=1)
@@ -231,23 +239,32 @@ def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray
 
 
 def _pair_posterior(
-    problem: listing.Problem, logits: np.ndarray, shift: np.ndarray, several: np.ndarray, config: Config
+    problem: listing.Problem, logits: np.ndarray, shift: np.ndarray, several: np.ndarray, stating: bool, config: Config
 ) -> np.ndarray:
-    """One probability a pair, from the logits of both directions [R, K]: pairs compete for both their records.
+    """One probability a pair, from the logits [R, K] of its lists: pairs compete for both their records.
 
-    The logits hold the prior log odds `shift` [kinds] that an anchor has a partner. How many partners a record may have is that of its table beside the other, one unless `several` [kinds] says more.
+    Where records of one table alone have several partners, the other table's lists tell: in a list with two partners
+    each has half of what is sure. Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
     """
-    known = problem.place >= 0
-    place, count = problem.place[known], len(problem.pair)
-    logit = np.bincount(place, logits[known], count) / np.maximum(np.bincount(place, minlength=count), 1)
+    known, count = problem.place >= 0, len(problem.pair)
     posterior = np.zeros(count, np.float32)
     for kind in np.unique(problem.kind[problem.direction > 0]):
         ours = known & (problem.kind == kind)[:, None]
-        back = problem.kind[problem.reverse[ours][0]]
-        inside = np.unique(problem.place[ours | known & (problem.kind == back)[:, None]])
-        many = (bool(several[kind] >= config.several), bool(several[back] >= config.several))
-        odds = float(np.exp((shift[kind] + shift[back]) / 2))
-        posterior[inside] = matching.marginals(problem.pair[inside], logit[inside], problem.size, odds, many)[0]
+        sides = (kind, problem.kind[problem.reverse[ours][0]])
+        theirs = known & (problem.kind == sides[1])[:, None]
+        many = tuple(bool(several[side] >= config.several) for side in sides)
+        telling = {(True, False): theirs, (False, True): ours}.get(many, ours | theirs)
+        place = problem.place[telling]
+        logit = np.bincount(place, logits[telling], count) / np.maximum(np.bincount(place, minlength=count), 1)
+        odds = float(np.exp(shift[list(sides)].mean()))
+        ours_further, theirs_further = (
+            (matching.further_weight(float(several[side]), odds) if stating else matching.MOST)
+            if more
+            else matching.LEAST
+            for side, more in zip(sides, many, strict=True)
+        )
+        inside, further = np.unique(place), (ours_further, theirs_further)
+        posterior[inside] = matching.marginals(problem.pair[inside], logit[inside], problem.size, further)
     return posterior
 
 
