@@ -35,6 +35,9 @@ class Config:
     prior_steps: int = 100  # of EM
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     several: float = 0.1  # share of matched records with two partners or more that makes it several
+    turns: int = 8  # of competing and of agreeing over three tables
+    violation: float = 0.05  # prior weight of two pairs of three records without the third
+    possible: float = 1e-3  # probability from which a pair is looked at with a third record
 
 
 @struct.dataclass
@@ -241,31 +244,62 @@ def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray
 def _pair_posterior(
     problem: listing.Problem, logits: np.ndarray, shift: np.ndarray, several: np.ndarray, stating: bool, config: Config
 ) -> np.ndarray:
-    """One probability a pair, from the logits [R, K] of its lists: pairs compete for both their records.
+    """One probability a pair, from the logits [R, K] of its lists.
+
+    Pairs compete for both their records, table by table; where there is a third, pairs of three records that go
+    together bring one another (`matching`), the two taking turns.
+    """
+    found = [
+        _between(problem, logits, shift, several, stating, config, kind)
+        for kind in np.unique(problem.kind[problem.direction > 0])
+    ]
+    posterior, brought = np.zeros(len(problem.pair), np.float64), np.zeros(len(problem.pair))
+    threes, message = np.zeros((0, 3), int), np.zeros((0, 3))
+    for turn in range(config.turns if len(found) > 1 else 1):
+        for inside, logit, further in found:
+            pair = problem.pair[inside]
+            posterior[inside] = matching.marginals(pair, logit + brought[inside], problem.size, further)
+        if turn == 0 and len(found) > 1:
+            kept = np.flatnonzero(posterior > config.possible)
+            threes = kept[matching.triangles(problem.pair[kept])]
+            message = np.zeros(threes.shape)
+        known = np.clip(posterior, 1e-6, 1 - 1e-6)
+        apart = 1 / (1 + np.exp(message - np.log(known / (1 - known))[threes]))  # without what this triangle brought
+        for side in range(3):
+            p, q = apart[:, (side + 1) % 3], apart[:, (side + 2) % 3]
+            message[:, side] = (message[:, side] + matching.transitive_message(p, q, config.violation)) / 2
+        brought = np.bincount(threes.ravel(), message.ravel(), len(brought))
+    return posterior.astype(np.float32)
+
+
+def _between(
+    problem: listing.Problem,
+    logits: np.ndarray,
+    shift: np.ndarray,
+    several: np.ndarray,
+    stating: bool,
+    config: Config,
+    kind: int,
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """The pairs [n] of two tables, their logits [n], and the weight of a further partner on either side.
 
     Where records of one table alone have several partners, the other table's lists tell: in a list with two partners
     each has half of what is sure. Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
     """
-    known, count = problem.place >= 0, len(problem.pair)
-    posterior = np.zeros(count, np.float32)
-    for kind in np.unique(problem.kind[problem.direction > 0]):
-        ours = known & (problem.kind == kind)[:, None]
-        sides = (kind, problem.kind[problem.reverse[ours][0]])
-        theirs = known & (problem.kind == sides[1])[:, None]
-        many = tuple(bool(several[side] >= config.several) for side in sides)
-        telling = {(True, False): theirs, (False, True): ours}.get(many, ours | theirs)
-        place = problem.place[telling]
-        logit = np.bincount(place, logits[telling], count) / np.maximum(np.bincount(place, minlength=count), 1)
-        odds = float(np.exp(shift[list(sides)].mean()))
-        ours_further, theirs_further = (
-            (matching.further_weight(float(several[side]), odds) if stating else matching.MOST)
-            if more
-            else matching.LEAST
-            for side, more in zip(sides, many, strict=True)
-        )
-        inside, further = np.unique(place), (ours_further, theirs_further)
-        posterior[inside] = matching.marginals(problem.pair[inside], logit[inside], problem.size, further)
-    return posterior
+    known = problem.place >= 0
+    ours = known & (problem.kind == kind)[:, None]
+    sides = (kind, problem.kind[problem.reverse[ours][0]])
+    theirs = known & (problem.kind == sides[1])[:, None]
+    many = tuple(bool(several[side] >= config.several) for side in sides)
+    telling = {(True, False): theirs, (False, True): ours}.get(many, ours | theirs)
+    inside, number = np.unique(problem.place[telling], return_inverse=True)
+    logit = np.bincount(number, logits[telling]) / np.bincount(number)
+    odds = float(np.exp(shift[list(sides)].mean()))
+    left, right = (
+        (matching.further_weight(float(several[side]), odds) if stating else matching.MOST) if more else matching.LEAST
+        for side, more in zip(sides, many, strict=True)
+    )
+    return inside, logit, (left, right)
 
 
 def _null_softmax(logits: np.ndarray) -> np.ndarray:

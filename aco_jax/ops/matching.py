@@ -37,6 +37,28 @@ def further_weight(several: float, partnered: float) -> float:
     return float(np.clip(2 * several / max((1 - several) * partnered, 1e-12), LEAST, MOST))
 
 
+def triangles(pair: np.ndarray) -> np.ndarray:
+    """The pairs [T, 3] (i, j), (j, k), (i, k) that are all there, numbers in `pair` [P, 2], which is sorted, i < j."""
+    size = int(pair.max(initial=-1)) + 1
+    code, start = pair[:, 0].astype(np.int64) * size + pair[:, 1], np.searchsorted(pair[:, 0], np.arange(size + 1))
+    count = np.diff(start)[pair[:, 1]]
+    first = np.repeat(np.arange(len(pair)), count)
+    second = start[pair[first, 1]] + np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
+    wanted = pair[first, 0].astype(np.int64) * size + pair[second, 1]
+    third = np.minimum(np.searchsorted(code, wanted), len(code) - 1)
+    closed = code[third] == wanted if len(code) else np.zeros(0, bool)
+    return np.stack([first, second, third], axis=1)[closed]
+
+
+def transitive_message(p: np.ndarray, q: np.ndarray, violation: float) -> np.ndarray:
+    """Log odds that two pairs of a triangle, of probabilities p and q, bring the third.
+
+    Two pairs of the three without the third have the prior weight `violation` in [0, 1], 0 if none may be.
+    """
+    agreeing = p * q + (1 - p) * (1 - q)
+    return np.log(np.maximum(agreeing + violation * (1 - agreeing), 1e-12) / (violation * p * q + 1 - p * q + 1e-12))
+
+
 def marginals(
     pair: np.ndarray, logit: np.ndarray, size: int, further: tuple[float, float], steps: int = 50
 ) -> np.ndarray:

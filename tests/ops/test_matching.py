@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -72,3 +72,33 @@ def test_a_sure_pair_leaves_nothing_to_others():
     pair, logit = np.array([[0, 2], [0, 3], [1, 3]]), np.array([12.0, 0.0, 0.0])
     found = matching.marginals(pair, logit, 4, (matching.LEAST, matching.LEAST))
     np.testing.assert_allclose(found, [1.0, 0.0, 0.5], atol=1e-4)
+
+
+def test_triangles_by_hand():
+    """Records 0 to 3: of the four triples two have all three pairs."""
+    pair = np.array([[0, 1], [0, 2], [0, 3], [1, 2], [2, 3]])
+    assert matching.triangles(pair).tolist() == [[0, 3, 1], [1, 4, 2]]
+    assert matching.triangles(np.zeros((0, 2), int)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_triangles_are_those_of_all_triples(seed):
+    rng = np.random.default_rng(seed)
+    pair = np.array([both for both in combinations(range(12), 2) if rng.random() < 0.4])
+    number = {both: place for place, both in enumerate(map(tuple, pair.tolist()))}
+    expected = {
+        (number[i, j], number[j, k], number[i, k])
+        for i, j, k in combinations(range(12), 3)
+        if {(i, j), (j, k), (i, k)} <= number.keys()
+    }
+    assert set(map(tuple, matching.triangles(pair).tolist())) == expected
+
+
+@pytest.mark.parametrize("violation", [0.0, 0.1, 1.0])
+def test_what_two_pairs_bring_the_third_is_that_of_all_eight_cases(violation):
+    p, q, odds = 0.7, 0.9, np.zeros(2)
+    for first, second, third in product((0, 1), repeat=3):
+        prior = violation if first + second + third == 2 else 1.0
+        odds[third] += prior * (p if first else 1 - p) * (q if second else 1 - q)
+    found = matching.transitive_message(np.array(p), np.array(q), violation)
+    np.testing.assert_allclose(found, np.log(odds[1] / odds[0]), atol=1e-6)
