@@ -160,7 +160,7 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     logits = np.array(_logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
     if walked is None:
-        posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
+        posterior = np.asarray(supervision.update(problem, run.believed, logits, stating=True).posterior)
         nobody = np.zeros(len(problem.pair), bool)
         return Judged(problem.pair, posterior, nobody, nobody, related=posterior > 0.5)
     # What was read counts as read, wherever the candidate stands in the list.
@@ -169,7 +169,7 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     read = same & walked.revealed[:, None]
     with_reading = np.where(read, walked.logit[:, None], 0).sum(axis=2)
     logits[walked.lists] = np.where(read.any(axis=2), with_reading, logits[walked.lists])
-    posterior = np.asarray(supervision.update(problem, run.believed, logits).posterior)
+    posterior = np.asarray(supervision.update(problem, run.believed, logits, stating=True).posterior)
 
     def pairs_where(chosen: np.ndarray) -> np.ndarray:
         named = (same & chosen[:, None]).any(axis=2) & (place >= 0)

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from aco_jax.data import listing
-from aco_jax.ops import calibration
+from aco_jax.ops import calibration, matching
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates
 
 EMPTY_LOGIT = -30.0
@@ -34,8 +34,10 @@ class Config:
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
-    several: float = 0.1  # share of matched records with two partners or more that makes it one-to-many
-    balance_steps: int = 50  # of the one-to-one balancing
+    several: float = 0.1  # share of matched records with two partners or more that makes it several
+    turns: int = 8  # of competing and of agreeing over three tables
+    violation: float = 0.05  # prior weight of two pairs of three records without the third
+    possible: float = 1e-3  # probability from which a pair is looked at with a third record
 
 
 @struct.dataclass
@@ -151,14 +153,23 @@ def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray
     )
 
 
-def update(problem: listing.Problem, state: State, logits: np.ndarray, config: Config = Config()) -> State:
-    """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches."""
+def update(
+    problem: listing.Problem, state: State, logits: np.ndarray, config: Config = Config(), *, stating: bool = False
+) -> State:
+    """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches.
+
+    Args:
+        stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
+            rare it is. To learn from it stands for itself: the first judge knows one partner only, and
+            would teach the next that there are no others.
+    """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior = estimate_prior(problem, logits, config)
-    shifted = logits + np.log(prior / (1 - prior))[problem.kind][:, None]
+    shift = np.log(prior / (1 - prior))
+    shifted = logits + shift[problem.kind][:, None]
     p = _null_softmax(shifted)
     several = multiplicity(problem, p)
-    posterior = _pair_posterior(problem, shifted, p, several, config)
+    posterior = _pair_posterior(problem, shifted, shift, several, stating, config)
     known = problem.place >= 0
     ours = np.where(known, posterior[np.maximum(problem.place, 0)], 0.0)
     best = ours.max(axis=1)
@@ -231,43 +242,64 @@ def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray
 
 
 def _pair_posterior(
-    problem: listing.Problem, logits: np.ndarray, p: np.ndarray, several: np.ndarray, config: Config
+    problem: listing.Problem, logits: np.ndarray, shift: np.ndarray, several: np.ndarray, stating: bool, config: Config
 ) -> np.ndarray:
-    """One probability a pair, from both directions.
+    """One probability a pair, from the logits [R, K] of its lists.
 
-    Where neither table has records with several partners, pairs compete for both their records (a balanced
-    assignment with NULL on both sides, Sinkhorn 1967). Where one has, its records' lists tell nothing of how many
-    partners are right, and the other's lists decide; where both have, the mean of the two directions.
+    Pairs compete for both their records, table by table; where there is a third, pairs of three records that go
+    together bring one another (`matching`), the two taking turns.
+    """
+    found = [
+        _between(problem, logits, shift, several, stating, config, kind)
+        for kind in np.unique(problem.kind[problem.direction > 0])
+    ]
+    posterior, brought = np.zeros(len(problem.pair), np.float64), np.zeros(len(problem.pair))
+    threes, message = np.zeros((0, 3), int), np.zeros((0, 3))
+    for turn in range(config.turns if len(found) > 1 else 1):
+        for inside, logit, further in found:
+            pair = problem.pair[inside]
+            posterior[inside] = matching.marginals(pair, logit + brought[inside], problem.size, further)
+        if turn == 0 and len(found) > 1:
+            kept = np.flatnonzero(posterior > config.possible)
+            threes = kept[matching.triangles(problem.pair[kept])]
+            message = np.zeros(threes.shape)
+        known = np.clip(posterior, 1e-6, 1 - 1e-6)
+        apart = 1 / (1 + np.exp(message - np.log(known / (1 - known))[threes]))  # without what this triangle brought
+        for side in range(3):
+            p, q = apart[:, (side + 1) % 3], apart[:, (side + 2) % 3]
+            message[:, side] = (message[:, side] + matching.transitive_message(p, q, config.violation)) / 2
+        brought = np.bincount(threes.ravel(), message.ravel(), len(brought))
+    return posterior.astype(np.float32)
+
+
+def _between(
+    problem: listing.Problem,
+    logits: np.ndarray,
+    shift: np.ndarray,
+    several: np.ndarray,
+    stating: bool,
+    config: Config,
+    kind: int,
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """The pairs [n] of two tables, their logits [n], and the weight of a further partner on either side.
+
+    Where records of one table alone have several partners, the other table's lists tell: in a list with two partners
+    each has half of what is sure. Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
     """
     known = problem.place >= 0
-    place, count = problem.place[known], len(problem.pair)
-    forward = np.broadcast_to((problem.direction[:, None] > 0), known.shape)
-    kinds = np.broadcast_to(problem.kind[:, None], known.shape)
-    seen = np.maximum(np.bincount(place, minlength=count), 1)
-    logit = np.bincount(place, logits[known], count) / seen
-    ours, theirs = (
-        np.bincount(problem.place[known & side], p[known & side], count).astype(np.float32)
-        for side in (forward, ~forward)
+    ours = known & (problem.kind == kind)[:, None]
+    sides = (kind, problem.kind[problem.reverse[ours][0]])
+    theirs = known & (problem.kind == sides[1])[:, None]
+    many = tuple(bool(several[side] >= config.several) for side in sides)
+    telling = {(True, False): theirs, (False, True): ours}.get(many, ours | theirs)
+    inside, number = np.unique(problem.place[telling], return_inverse=True)
+    logit = np.bincount(number, logits[telling]) / np.bincount(number)
+    odds = float(np.exp(shift[list(sides)].mean()))
+    left, right = (
+        (matching.further_weight(float(several[side]), odds) if stating else matching.MOST) if more else matching.LEAST
+        for side, more in zip(sides, many, strict=True)
     )
-    posterior = (ours + theirs) / 2
-    for kind in np.unique(problem.kind[problem.direction > 0]):
-        back = problem.kind[problem.reverse[(problem.kind == kind)[:, None] & known][0]]
-        inside = np.unique(problem.place[known & forward & (kinds == kind)])
-        single = (several[kind] < config.several, several[back] < config.several)
-        if all(single) and len(inside):
-            posterior[inside] = _balance(problem.pair[inside], logit[inside], problem.size, config.balance_steps)
-        elif any(single):
-            posterior[inside] = (ours if single[0] else theirs)[inside]
-    return posterior
-
-
-def _balance(pair: np.ndarray, logit: np.ndarray, size: int, steps: int) -> np.ndarray:
-    weight = np.exp(np.clip(logit, EMPTY_LOGIT, 12.0))
-    left, right = np.ones(size), np.ones(size)
-    for _ in range(steps):
-        left = 1 / (1 + np.bincount(pair[:, 0], weight * right[pair[:, 1]], size))
-        right = 1 / (1 + np.bincount(pair[:, 1], weight * left[pair[:, 0]], size))
-    return np.clip(weight * left[pair[:, 0]] * right[pair[:, 1]], 0, 1).astype(np.float32)
+    return inside, logit, (left, right)
 
 
 def _null_softmax(logits: np.ndarray) -> np.ndarray:

@@ -195,7 +195,7 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
         params, found = judge.fit(params, settings, candidates, belief, fold, config.seed * JUDGING + number)
         logits = judged(params, evidence, believed.fold)
         kept = believed.fold
-        believed = supervision.update(desk.problem, believed, logits)
+        believed = supervision.update(desk.problem, believed, logits, stating=number == JUDGING - 1)
         metrics = {
             "ranker/judge_loss": float(found["judge_loss"]),
             "data/believed": float((believed.weight > 0).mean()),
@@ -224,7 +224,7 @@ def judge_again(
     params = parameters(run, agents)["ranker"]["judge"]
     seen = jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     logits = np.asarray(judge.judged(params, agents.ranker.judge, seen, fold, agents.ranker.folds))[..., 0]
-    believed = supervision.update(desk.problem, supervision.init(desk.problem, config.seed), logits)
+    believed = supervision.update(desk.problem, supervision.init(desk.problem, config.seed), logits, stating=True)
     believed = dataclasses.replace(believed, fold=fold)
     metrics = {"data/believed": float((believed.weight > 0).mean())}
     return dataclasses.replace(run, believed=believed, logits=logits), metrics

@@ -235,9 +235,12 @@ def test_the_unit_is_the_spread_among_the_responses_to_one_anchor() -> None:
     assert probes.spread(jnp.ones((2, 3)), valid) == 1.0
 
 
-@pytest.fixture(scope="module")
-def found(shops: Path, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> probes.Found:
-    """What is said of a reward model that has learned nothing."""
+@pytest.fixture(scope="module", params=[0, 2])
+def found(
+    shops: Path, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> probes.Found:
+    """What is said of a reward model that has learned nothing, without rewrites and with two."""
+    tiny = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, rewrites=request.param))
     dataset = records.read_folder(shops, relations=records.SAME)
     desk = train.open_desk(tiny, dataset, tmp_path_factory.mktemp("desk"))
     agents = settings.learner_config(tiny, dataset, desk.tokenizer)

@@ -99,6 +99,51 @@ def test_where_one_table_repeats_the_other_side_says_how_likely_a_pair_is(repeat
         np.testing.assert_allclose(state.posterior[pair], odds / (1 + odds), atol=1e-3)
 
 
+def test_what_is_stated_has_further_partners_only_where_they_outweigh_their_rarity():
+    """Of eight records one has two partners for sure: a doubtful second of another is learned from, and not stated."""
+    names = [f"item {k} code{k}{k}{k}" for k in range(8)]
+    left = pd.DataFrame({"id": [str(k) for k in range(8)], "name": names})
+    right = pd.DataFrame({"id": [str(k) for k in range(10)], "name": [*names, names[0], names[1]]})
+    dataset = records.from_frames({"a": left, "b": right})
+    index = descriptions.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    gold = {(k, 8 + k) for k in range(8)} | {(0, 16)}
+    logits = logits_of(problem, gold)
+    logits[(problem.anchor == 17)[:, None] & (problem.record == 1)] = -1.0
+    first = supervision.init(problem, 0)
+    learned, stated = (supervision.update(problem, first, logits, stating=stating) for stating in (False, True))
+    assert likely(problem, learned) == gold | {(1, 17)}
+    assert likely(problem, stated) == gold
+
+
+def three_shops():
+    """Three tables that say the same four records, and the pairs that are right."""
+    frames = {name: pd.DataFrame({"id": list("0123"), "name": [f"{text} {name}" for text in NAMES]}) for name in "abc"}
+    dataset = records.from_frames(frames)
+    index = descriptions.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    gold = {(first * 4 + k, second * 4 + k) for k in range(4) for first, second in ((0, 1), (0, 2), (1, 2))}
+    return problem, gold
+
+
+def doubted(problem, gold, pair, logit):
+    logits = logits_of(problem, gold)
+    either = (problem.anchor[:, None] == pair[0]) & (problem.record == pair[1])
+    return np.where(either | ((problem.anchor[:, None] == pair[1]) & (problem.record == pair[0])), logit, logits)
+
+
+@pytest.mark.parametrize(("violation", "stated"), [(0.05, True), (1.0, False)])
+def test_two_sure_pairs_of_three_records_bring_the_doubtful_third(violation, stated):
+    """Records 0, 4 and 8 are the same; of 4 and 8 their own lists say rather no."""
+    problem, gold = three_shops()
+    logits = doubted(problem, gold, (4, 8), -3.0)
+    state = supervision.update(
+        problem, supervision.init(problem, 0), logits, supervision.Config(violation=violation), stating=True
+    )
+    assert ((4, 8) in likely(problem, state)) == stated
+    assert gold - {(4, 8)} <= likely(problem, state)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("first", ["once", "twice"])
 def test_both_directions_of_every_believed_pair_share_a_fold(first, seed):

@@ -1,0 +1,84 @@
+"""Which pairs of records are right, where every pair competes for both of its records.
+
+On the host in float64: what the other pairs of a record say is the record's sum less the pair's own term, and float32
+would lose the little that is left beside a sure pair.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LEAST, MOST = 1e-9, 1.0  # weight of a further partner: there is none; as if there were no other
+_GREATEST_LOGIT, _LEAST_LOGIT = 12.0, -30.0
+
+
+def partner_message(rest: np.ndarray, further: np.ndarray | float) -> np.ndarray:
+    """How much a record's other pairs leave of the odds of this one, in (0, 1].
+
+    A record with n partners has the prior weight 1, 1, further, further^2, .. for n = 0, 1, 2, 3, ..: with 0 it has
+    one partner at most, with 1 each pair stands for itself. With the other pairs' odds u and G = prod(1 + further u),
+    the sets of partners that hold this pair have weight G beside 1 + (G - 1) / further of those that do not.
+
+    Kschischang, Frey and Loeliger 2001, Factor Graphs and the Sum-Product Algorithm, at a factor of the count alone.
+
+    Args:
+      rest: sum of log(1 + further u) over the other pairs.
+      further: in (0, 1].
+    """
+    return np.exp(rest) / (1 + np.expm1(rest) / further)
+
+
+def further_weight(several: float, partnered: float) -> float:
+    """The weight of a further partner, where the share `several` of the records with a partner has more than one.
+
+    Where the prior odds that a record has a partner are `partnered`, shared by its many candidates, two partners are
+    further x partnered / 2 times as likely as one; as of independent rare events (Poisson) where the weight is 1.
+    """
+    return float(np.clip(2 * several / max((1 - several) * partnered, 1e-12), LEAST, MOST))
+
+
+def triangles(pair: np.ndarray) -> np.ndarray:
+    """The pairs [T, 3] (i, j), (j, k), (i, k) that are all there, numbers in `pair` [P, 2], which is sorted, i < j."""
+    size = int(pair.max(initial=-1)) + 1
+    code, start = pair[:, 0].astype(np.int64) * size + pair[:, 1], np.searchsorted(pair[:, 0], np.arange(size + 1))
+    count = np.diff(start)[pair[:, 1]]
+    first = np.repeat(np.arange(len(pair)), count)
+    second = start[pair[first, 1]] + np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
+    wanted = pair[first, 0].astype(np.int64) * size + pair[second, 1]
+    third = np.minimum(np.searchsorted(code, wanted), len(code) - 1)
+    closed = code[third] == wanted if len(code) else np.zeros(0, bool)
+    return np.stack([first, second, third], axis=1)[closed]
+
+
+def transitive_message(p: np.ndarray, q: np.ndarray, violation: float) -> np.ndarray:
+    """Log odds that two pairs of a triangle, of probabilities p and q, bring the third.
+
+    Two pairs of the three without the third have the prior weight `violation` in [0, 1], 0 if none may be.
+    """
+    agreeing = p * q + (1 - p) * (1 - q)
+    return np.log(np.maximum(agreeing + violation * (1 - agreeing), 1e-12) / (violation * p * q + 1 - p * q + 1e-12))
+
+
+def marginals(
+    pair: np.ndarray, logit: np.ndarray, size: int, further: tuple[float, float], steps: int = 50
+) -> np.ndarray:
+    """The probability of each pair [P] by damped sum-product between pairs and records.
+
+    With no further partners on either side this is the balanced assignment with NULL on both sides.
+
+    Args:
+      pair: [P, 2] left and right record, no pair twice.
+      logit: [P] log odds of a pair against NULL, if its records had no other.
+      size: records in all.
+      further: the weight of a further partner of a left record, and of a right one.
+      steps: of the messages.
+    """
+    odds = np.exp(np.clip(logit.astype(np.float64), _LEAST_LOGIT, _GREATEST_LOGIT))
+    message = [np.ones(len(odds)), np.ones(len(odds))]
+    for _ in range(steps):
+        for side, weight in enumerate(further):
+            single, record = np.log1p(weight * odds * message[1 - side]), pair[:, side]
+            rest = np.clip(np.bincount(record, single, size)[record] - single, 0.0, 60.0)
+            message[side] = (message[side] + partner_message(rest, weight)) / 2
+    whole = odds * message[0] * message[1]
+    return (whole / (1 + whole)).astype(np.float32)

@@ -1,0 +1,104 @@
+"""Pairs that compete for both their records, against all sets of pairs written out."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+
+from aco_jax.ops import matching
+
+STAR = np.array([[0, 3], [0, 4], [0, 5]])  # one left record, three right ones
+TREE = np.array([[0, 3], [0, 4], [1, 4], [1, 5], [2, 5]])
+
+
+def enumerated(pair, odds, further):
+    """Each pair's probability by all sets of pairs."""
+    total, with_pair = 0.0, np.zeros(len(pair))
+    for size in range(len(pair) + 1):
+        for chosen in map(list, combinations(range(len(pair)), size)):
+            weight = float(np.prod(odds[chosen]))
+            for side in (0, 1):
+                weight *= float(np.prod([further[side] ** (n - 1) for n in np.bincount(pair[chosen, side]) if n > 1]))
+            total += weight
+            with_pair[chosen] += weight
+    return with_pair / total
+
+
+@pytest.mark.parametrize("further", [(1e-9, 1e-9), (0.2, 1e-9), (1e-9, 0.3), (0.5, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize("pair", [STAR, TREE], ids=["star", "tree"])
+def test_marginals_are_those_of_all_sets_of_pairs(pair, further):
+    """Exact where pairs and records form a tree."""
+    logit = np.random.default_rng(0).normal(0, 2, len(pair))
+    found = matching.marginals(pair, logit, 6, further, steps=200)
+    np.testing.assert_allclose(found, enumerated(pair, np.exp(logit), further), rtol=1e-4)
+
+
+def test_a_message_by_hand():
+    """Others with odds 2 and 3: alone 1 + 5 + 6/4 = 7.5 without this pair; with it 1 + 5/4 + 6/16 = 2.625."""
+    rest = np.log1p(2 / 4) + np.log1p(3 / 4)
+    np.testing.assert_allclose(matching.partner_message(np.array([rest]), 0.25), (1 + 5 / 4 + 6 / 16) / 7.5)
+
+
+@pytest.mark.parametrize(("further", "expected"), [(matching.LEAST, 1 / (1 + 5)), (1.0, 1.0)])
+def test_one_partner_at_most_and_each_pair_for_itself_are_the_ends(further, expected):
+    rest = np.log1p(further * 2) + np.log1p(further * 3)
+    np.testing.assert_allclose(matching.partner_message(np.array([rest]), further), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.5])
+def test_rare_events_leave_one_another_alone(rate):
+    """Of Poisson counts, one and two by their probabilities, a further partner has the weight 1."""
+    one, two = np.exp(-rate) * rate, np.exp(-rate) * rate**2 / 2
+    np.testing.assert_allclose(matching.further_weight(two / (one + two), rate), 1.0)
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.3])
+def test_the_weight_of_a_further_partner_gives_back_the_share_with_two(weight):
+    """A record with 200 candidates, each of prior odds 4 / 200: the sets of one and of two, counted."""
+    each, odds = 200, 4.0
+    single, double = odds, weight * (odds / each) ** 2 * each * (each - 1) / 2
+    np.testing.assert_allclose(matching.further_weight(double / (single + double), odds), weight, rtol=0.01)
+
+
+def test_where_nobody_and_where_everybody_has_two():
+    assert matching.further_weight(0.0, 4.0) == matching.LEAST
+    assert matching.further_weight(1.0, 49.0) == matching.MOST
+
+
+def test_a_sure_pair_leaves_nothing_to_others():
+    """With odds of e^12 beside it, in float32 the rest would be lost in the sum."""
+    pair, logit = np.array([[0, 2], [0, 3], [1, 3]]), np.array([12.0, 0.0, 0.0])
+    found = matching.marginals(pair, logit, 4, (matching.LEAST, matching.LEAST))
+    np.testing.assert_allclose(found, [1.0, 0.0, 0.5], atol=1e-4)
+
+
+def test_triangles_by_hand():
+    """Records 0 to 3: of the four triples two have all three pairs."""
+    pair = np.array([[0, 1], [0, 2], [0, 3], [1, 2], [2, 3]])
+    assert matching.triangles(pair).tolist() == [[0, 3, 1], [1, 4, 2]]
+    assert matching.triangles(np.zeros((0, 2), int)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_triangles_are_those_of_all_triples(seed):
+    rng = np.random.default_rng(seed)
+    pair = np.array([both for both in combinations(range(12), 2) if rng.random() < 0.4])
+    number = {both: place for place, both in enumerate(map(tuple, pair.tolist()))}
+    expected = {
+        (number[i, j], number[j, k], number[i, k])
+        for i, j, k in combinations(range(12), 3)
+        if {(i, j), (j, k), (i, k)} <= number.keys()
+    }
+    assert set(map(tuple, matching.triangles(pair).tolist())) == expected
+
+
+@pytest.mark.parametrize("violation", [0.0, 0.1, 1.0])
+def test_what_two_pairs_bring_the_third_is_that_of_all_eight_cases(violation):
+    p, q, odds = 0.7, 0.9, np.zeros(2)
+    for first, second, third in product((0, 1), repeat=3):
+        prior = violation if first + second + third == 2 else 1.0
+        odds[third] += prior * (p if first else 1 - p) * (q if second else 1 - q)
+    found = matching.transitive_message(np.array(p), np.array(q), violation)
+    np.testing.assert_allclose(found, np.log(odds[1] / odds[0]), atol=1e-6)
