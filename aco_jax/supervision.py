@@ -35,7 +35,7 @@ class Config:
     prior_steps: int = 100  # of EM
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     several: float = 0.1  # share of matched records with two partners or more that makes it several
-    turns: int = 8  # of competing and of agreeing over three tables
+    turns: int = 7  # of competing and of agreeing over three tables
     violation: float = 0.05  # prior weight of two pairs of three records without the third
     possible: float = 1e-3  # probability from which a pair is looked at with a third record
 
@@ -253,22 +253,23 @@ def _pair_posterior(
         _between(problem, logits, shift, several, stating, config, kind)
         for kind in np.unique(problem.kind[problem.direction > 0])
     ]
-    posterior, brought = np.zeros(len(problem.pair), np.float64), np.zeros(len(problem.pair))
-    threes, message = np.zeros((0, 3), int), np.zeros((0, 3))
-    for turn in range(config.turns if len(found) > 1 else 1):
+    count = len(problem.pair)
+
+    def compete(brought: np.ndarray) -> np.ndarray:
+        posterior = np.zeros(count)
         for inside, logit, further in found:
             pair = problem.pair[inside]
             posterior[inside] = matching.marginals(pair, logit + brought[inside], problem.size, further)
-        if turn == 0 and len(found) > 1:
-            kept = np.flatnonzero(posterior > config.possible)
-            threes = kept[matching.triangles(problem.pair[kept])]
-            message = np.zeros(threes.shape)
-        known = np.clip(posterior, 1e-6, 1 - 1e-6)
-        apart = 1 / (1 + np.exp(message - np.log(known / (1 - known))[threes]))  # without what this triangle brought
-        for side in range(3):
-            p, q = apart[:, (side + 1) % 3], apart[:, (side + 2) % 3]
-            message[:, side] = (message[:, side] + matching.transitive_message(p, q, config.violation)) / 2
-        brought = np.bincount(threes.ravel(), message.ravel(), len(brought))
+        return posterior
+
+    posterior = compete(np.zeros(count))
+    if len(found) > 1:
+        kept = np.flatnonzero(posterior > config.possible)
+        threes = kept[matching.triangles(problem.pair[kept])]
+        message = np.zeros(threes.shape)
+        for _ in range(config.turns):
+            message = (message + matching.agreement(posterior[threes], message, config.violation)) / 2
+            posterior = compete(np.bincount(threes.ravel(), message.ravel(), count))
     return posterior.astype(np.float32)
 
 
@@ -290,8 +291,8 @@ def _between(
     ours = known & (problem.kind == kind)[:, None]
     sides = (kind, problem.kind[problem.reverse[ours][0]])
     theirs = known & (problem.kind == sides[1])[:, None]
-    many = tuple(bool(several[side] >= config.several) for side in sides)
-    telling = {(True, False): theirs, (False, True): ours}.get(many, ours | theirs)
+    many = [bool(several[side] >= config.several) for side in sides]
+    telling = ours | theirs if many[0] == many[1] else theirs if many[0] else ours
     inside, number = np.unique(problem.place[telling], return_inverse=True)
     logit = np.bincount(number, logits[telling]) / np.bincount(number)
     odds = float(np.exp(shift[list(sides)].mean()))

@@ -59,6 +59,16 @@ def transitive_message(p: np.ndarray, q: np.ndarray, violation: float) -> np.nda
     return np.log(np.maximum(agreeing + violation * (1 - agreeing), 1e-12) / (violation * p * q + 1 - p * q + 1e-12))
 
 
+def agreement(p: np.ndarray, message: np.ndarray, violation: float) -> np.ndarray:
+    """The log odds [T, 3] that each triangle brings each of its pairs, by the other two.
+
+    p [T, 3]: probabilities of the pairs, which hold what the triangle brought before, message [T, 3].
+    """
+    known = np.clip(p, 1e-6, 1 - 1e-6)
+    apart = 1 / (1 + np.exp(message - np.log(known / (1 - known))))
+    return transitive_message(np.roll(apart, 1, axis=1), np.roll(apart, 2, axis=1), violation)
+
+
 def marginals(
     pair: np.ndarray, logit: np.ndarray, size: int, further: tuple[float, float], steps: int = 50
 ) -> np.ndarray:

@@ -102,3 +102,17 @@ def test_what_two_pairs_bring_the_third_is_that_of_all_eight_cases(violation):
         odds[third] += prior * (p if first else 1 - p) * (q if second else 1 - q)
     found = matching.transitive_message(np.array(p), np.array(q), violation)
     np.testing.assert_allclose(found, np.log(odds[1] / odds[0]), atol=1e-6)
+
+
+def test_pairs_of_a_triangle_agree_as_all_eight_cases_do():
+    """Taken to its end, each pair has the probability that the three prior odds and the constraint give it."""
+    odds, violation, message = np.array([0.5, 3.0, 6.0]), 0.1, np.zeros((1, 3))
+    total, expected = 0.0, np.zeros(3)
+    for chosen in product((0, 1), repeat=3):
+        weight = float(np.prod(odds ** np.array(chosen))) * (violation if sum(chosen) == 2 else 1.0)
+        total, expected = total + weight, expected + weight * np.array(chosen)
+    for _ in range(2):
+        p = 1 / (1 + np.exp(-np.log(odds) - message))
+        message = matching.agreement(p, message, violation)
+    found = 1 / (1 + np.exp(-np.log(odds) - message))
+    np.testing.assert_allclose(found[0], expected / total, atol=1e-6)
