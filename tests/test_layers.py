@@ -18,7 +18,7 @@ LAYERS = (
     ("ops",),
     ("models", "data"),
     ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision", "relations"),
-    ("learner_state", "play", "learner", "replicas"),
+    ("learner_state", "play", "hollow", "learner", "replicas"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
         *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "probes", "answer", "ask", "export"),
