@@ -21,7 +21,7 @@ from flax import linen as nn
 from flax import struct
 
 from aco_jax.models import transformer
-from aco_jax.ops import divergence, preference, sequences
+from aco_jax.ops import divergence, masking, preference, sequences
 from aco_jax.types import Metrics, Params, Preference
 
 KINDS = ("rules", "evidence", "scalar", "dropout", "Gaussian")
@@ -47,7 +47,8 @@ class Config:
     centring: float = 0.0  # weight of the text heads' squared sum over a pair
     combination: str = "mean"  # of the members, one of COMBINATIONS
     spread_coefficient: float = 0.5  # k of mean - k * variance, where that is the combination
-    hollow_weight: float = 0.0  # of the preferences of a response over the same with words that add nothing
+    hollow_weight: float = 0.0  # of what is taught of a response beside the same with words that add nothing
+    hollow_label: float = 0.6  # chance that the former is better; 0.5 says that both are worth the same
 
     @property
     def kinds(self) -> dict[str, slice]:
@@ -200,25 +201,25 @@ def loss(
     value = bradley_terry + config.kl_weight * kl + config.centring * centring
     if hollow is None:
         return value, metrics
-    emptier, metrics["hollow_accuracy"] = hollow_loss(params, config, hollow, jax.random.fold_in(key, 1))
+    emptier, metrics["hollow_margin"] = hollow_loss(params, config, hollow, jax.random.fold_in(key, 1))
     return value + config.hollow_weight * emptier, metrics
 
 
 def hollow_loss(params: Params, config: Config, batch: Hollow, key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
-    """Bradley-Terry of the text heads, plain responses over hollow ones, nats; and the share of pairs so ordered.
+    """Bradley-Terry of the text heads, plain responses beside hollow ones, nats; and their mean margin.
 
-    Rules and evidence heads do not read the text: to them both are alike.
+    The label is soft: heads that may be sure fear all that makes a response longer, an honest reason too. Rules and
+    evidence heads do not read the text: to them both are alike.
     """
     keys = jax.random.split(key, batch.mask.shape[0])
     hidden = _last_hidden(params, config, jnp.stack([batch.plain, batch.hollow], axis=1))  # [B, 2, D]
     score, variance = jax.vmap(lambda h, k: _text_scores(params, config, h, k))(hidden, keys)  # [B, E, 2]
     margin = score[..., 0] - score[..., 1]
     losses = jnp.vectorize(preference.bradley_terry_loss)(
-        margin / _doubt(jnp.sum(variance, axis=-1)), 0.0, 1.0 - config.label_smoothing
+        margin / _doubt(jnp.sum(variance, axis=-1)), 0.0, config.hollow_label
     )
-    count = jnp.maximum(jnp.sum(batch.mask), 1)
-    right = jnp.sum((jnp.mean(margin, axis=1) > 0) & batch.mask) / count
-    return jnp.sum(jnp.where(batch.mask, jnp.mean(losses, axis=1), 0.0)) / count, right
+    mean_loss, mean_margin = (masking.masked_mean(jnp.mean(x, axis=1), batch.mask) for x in (losses, margin))
+    return mean_loss, mean_margin
 
 
 def language_loss(params: Params, config: Config, tokens: chex.Array) -> tuple[chex.Array, Metrics]:

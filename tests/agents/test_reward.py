@@ -220,20 +220,23 @@ def make_hollow(seed: int) -> reward.Hollow:
 
 
 def test_the_loss_of_hollow_responses_is_its_formula(params: chex.ArrayTree) -> None:
-    config = dataclasses.replace(CONFIG, dropout_heads=0, gaussian_heads=0, scalar_heads=2, hollow_weight=0.3)
+    config = dataclasses.replace(
+        CONFIG, dropout_heads=0, gaussian_heads=0, scalar_heads=2, hollow_weight=0.3, hollow_label=0.7
+    )
     start, batch = reward.init(jax.random.key(4), config), make_hollow(0)
-    found, right = reward.hollow_loss(start, config, batch, jax.random.key(0))
+    found, margin = reward.hollow_loss(start, config, batch, jax.random.key(0))
     scores = [
         np.asarray(reward._text_scores(start, config, reward._last_hidden(start, config, x), None)[0], np.float64)
         for x in (batch.plain, batch.hollow)
     ]
     ahead = (scores[0] - scores[1])[:, : B - 1]
-    np.testing.assert_allclose(found, np.mean(np.log1p(np.exp(-ahead))), rtol=1e-5)
-    np.testing.assert_allclose(right, np.mean(ahead.mean(axis=0) > 0), rtol=1e-6)
+    wanted = np.mean(0.7 * np.log1p(np.exp(-ahead)) + 0.3 * np.log1p(np.exp(ahead)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(margin, ahead.mean(), rtol=1e-4)
     whole, metrics = reward.loss(start, config, make_batch(), jax.random.key(0), batch)
     without, _ = reward.loss(start, config, make_batch(), jax.random.key(0))
     np.testing.assert_allclose(whole, without + 0.3 * found, rtol=1e-5)
-    assert metrics["hollow_accuracy"] == right
+    assert metrics["hollow_margin"] == margin
 
 
 def test_learns_that_hollow_responses_are_worse_and_the_evidence_heads_do_not_notice(params: chex.ArrayTree) -> None:
