@@ -10,6 +10,7 @@ the range of Q*, by updates. All parts use the program's own functions.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import sys
@@ -91,7 +92,8 @@ def walks(mdp: mdps.Mdp, key: jax.Array) -> tuple[Transition, jax.Array]:
     _, seen = jax.lax.scan(one, start, jax.random.split(key, LENGTH))
     s, a, s_t = (x.T.reshape(-1) for x in seen)
     items = mdps.transitions(mdp, s, a, s_t)
-    return items.replace(query=jnp.repeat(jnp.arange(WALKS), LENGTH)), s != mdp.terminal
+    query = jnp.repeat(jnp.arange(WALKS), LENGTH)
+    return dataclasses.replace(items, query=query), s != mdp.terminal
 
 
 def _tables(key: jax.Array, mdp: mdps.Mdp, steps: int, weight: float) -> jax.Array:
