@@ -12,6 +12,7 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      supervision    what is believed without labels; relations: what is thought beyond which records are the same
   4  learner_state  one replica's config and state
      play           its episodes
+     hollow         responses that say nothing new, for lessons and probes
      targets        what the losses of a step take as given
      learner        its local step
      pretraining    its supervised start

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from aco_jax import environment, exploration, play, replay, shared_reward, targets, transitions
+from aco_jax import environment, exploration, hollow, play, replay, shared_reward, targets, transitions
 from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
 from aco_jax.learner_state import Config, State, all_factors, all_valid, policy_table, trees, update
 from aco_jax.ops import divergence
@@ -39,6 +39,7 @@ class _Constants:
     shared: play.Shared
     ranked: play.Ranked
     preferences: Preference
+    hollow: reward.Hollow | None
     null_shift: null_shift.Batch | None
 
 
@@ -69,6 +70,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
         shared=shared,
         ranked=ranked,
         preferences=play.prefer(config.base.special, batch, tables.texts, ranked),
+        hollow=_hollow(config, batch, tables, keys[4]),
         null_shift=targets.shift_batch(shifted, episode, q, log_policy, config),
     )
 
@@ -93,23 +95,26 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     )
     memory = replay.set_priorities(state.memory, indices, td_error, weights > 0)
     state = dataclasses.replace(state, averaged=averaged, memory=memory, step=state.step + 1, key=key)
-    return state, metrics | _episode_metrics(episode, shared, epsilon)
+    held = {"actor/round_kl": averaged.kl, "actor/kl_weight": averaged.kl_weight}
+    return state, metrics | held | _episode_metrics(episode, shared, epsilon)
 
 
 def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
     """At the first step of a round the merged policy [S, A] becomes the old one; its KL sets the penalty's weight.
 
-    Where no state was counted since the bins were fitted there is no KL to go by, and the weight stays.
+    Where no state was counted since the bins were fitted there is no KL to go by, and both stay.
     """
     averaged, seen = state.averaged, transitions.visited(state.counts)
     kl = jax.vmap(divergence.kl_categorical)(averaged.old_policy, log_policy, all_valid(config))
     kl = jnp.sum(kl * seen) / jnp.maximum(jnp.sum(seen), 1)
     weight = divergence.adaptive_weight(averaged.kl_weight, kl, config.kl_target)
     first = state.step % config.merge_every == 0
+    told = first & jnp.any(seen)
     averaged = dataclasses.replace(
         averaged,
         old_policy=jnp.where(first, log_policy, averaged.old_policy),
-        kl_weight=jnp.where(first & jnp.any(seen), weight, averaged.kl_weight),
+        kl=jnp.where(told, kl, averaged.kl),
+        kl_weight=jnp.where(told, weight, averaged.kl_weight),
     )
     return dataclasses.replace(state, averaged=averaged)
 
@@ -130,6 +135,15 @@ def _shift_null(
         noise,
         jax.random.fold_in(key, 1),
     )
+
+
+def _hollow(config: Config, batch: play.Batch, tables: Tables, key: chex.PRNGKey) -> reward.Hollow | None:
+    """Responses that say nothing new, beside what they repeat; none where the reward model is not to learn of them."""
+    if not config.reward.hollow_weight:
+        return None
+    special, relations, room = config.base.special, config.reward.relations, config.actor.reason_length
+    drawn = jax.random.fold_in(key, 2)
+    return hollow.lessons(special, drawn, batch.text, batch.candidates, tables.texts, relations, room)
 
 
 def _value(
@@ -233,7 +247,9 @@ def _losses(
         ranker.policy_loss(params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker)
         + ranker.subquery_loss(params["ranker"], config.ranker, batch.merits, shared.ranker)
     )
-    losses["reward"], reward_metrics = reward.loss(params["reward"], config.reward, given.preferences, key)
+    losses["reward"], reward_metrics = reward.loss(
+        params["reward"], config.reward, given.preferences, key, given.hollow
+    )
     losses["critic"], critic_metrics = critic.loss(params["critic"], config.critic, given.critic)
     losses["actor"], actor_metrics = actor.loss(
         params["actor"], config.actor, given.actor, state.averaged.kl_weight, log_policy

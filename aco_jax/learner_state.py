@@ -82,6 +82,7 @@ class Averaged:
     old_policy: chex.Array  # [S, A] log-probabilities after the last merge
     shared_value: chex.Array  # [S]
     scale: chex.Array  # [E] spread of each reward member
+    kl: chex.Array  # [] nats a visited state, of the policy after the last round to that before
     kl_weight: chex.Array  # []
     epsilon: chex.Array  # [] share of exploring actions before annealing
 
@@ -114,6 +115,7 @@ def init(key: chex.PRNGKey, config: Config) -> State:
         old_policy=jnp.zeros((bins.state_count, bins.action_count)),
         shared_value=jnp.zeros(bins.state_count),
         scale=jnp.ones(config.reward.members),
+        kl=jnp.zeros(()),
         kl_weight=jnp.ones(()),
         epsilon=jnp.ones(()),
     )

@@ -22,7 +22,7 @@ import numpy as np
 from flax import struct
 
 from aco_jax import desk as desks
-from aco_jax import inquiry, learner_state, play, prepare, replicas
+from aco_jax import hollow, inquiry, learner_state, play, prepare, replicas
 from aco_jax import train as training
 from aco_jax.agents import reward
 from aco_jax.data.tokens import Special
@@ -32,18 +32,8 @@ from aco_jax.types import Params, Preference
 
 Found = dict[str, Any]
 Effect = dict[str, chex.Array]  # change, interval, moved: standard deviations; responses: how many were changed
-CHANGES = {  # of a response; none of them says anything new
-    "repeated facts": "Saying the candidate's facts again",
-    "longer reason": "Giving the same reason twice",
-    "repeated separators": "Repeating the separator",
-    "repeated ends": "Repeating the end",
-    "other order": "Naming the candidate's attributes in the opposite order",
-    "empty reason": "Leaving room for a reason and giving none",
-    "copied reason": "Copying the anchor for a reason",
-}
 SMALL = 0.2  # below it a change of so many standard deviations, or a correlation, is small (Cohen 1988)
 BINS = 20  # of the confidence, which is a half at least
-TIMES = 2  # that a separator or an end is repeated
 
 
 @struct.dataclass
@@ -75,7 +65,7 @@ def examine(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     effects = _probe(params["reward"], agents, batch.text, candidate, reason, first >= 0, spread(said.text, said.valid))
     # Of fewer than two responses that could be changed there is no interval.
     plain = _plain(effects)
-    known = {name: plain[name] for name in CHANGES if plain[name]["responses"] > 1}
+    known = {name: plain[name] for name in hollow.CHANGES if plain[name]["responses"] > 1}
     probes = {name: effect | {"says": words(name, effect)} for name, effect in known.items()}
     along = _plain({"length": length_effect(said.text, said.length, said.wrong)})["length"]
     along |= {"says": length_words(along)}
@@ -97,7 +87,7 @@ def probe(
     mask: chex.Array,
     unit: chex.Numeric,
 ) -> dict[str, Effect]:
-    """What each of CHANGES does to a score.
+    """What each of `hollow.CHANGES` does to a score.
 
     Args:
         value: responses [n, T] -> scores [n].
@@ -106,47 +96,12 @@ def probe(
         unit: the score's standard deviation among the responses to one anchor.
     """
     effects = {}
-    for name, (before, after) in changes(special, anchor, candidate, reason).items():
+    for name, (before, after) in hollow.changes(special, anchor, candidate, reason).items():
         changed = mask & (before != after).any(axis=-1)
         mean, half, moved = probing.paired_change(value(before), value(after), changed)
         effects[name] = {"change": mean / unit, "interval": half / unit, "moved": moved / unit}
         effects[name] |= {"responses": jnp.sum(changed), "hacked": (mean - half > 0) & (mean >= SMALL * unit)}
     return effects
-
-
-def changes(
-    special: Special, anchor: chex.Array, candidate: chex.Array, reason: chex.Array
-) -> dict[str, tuple[chex.Array, chex.Array]]:
-    """Of each of CHANGES the responses before and after, [n, 2 T' + reason + 4] each: no longer than those it knows."""
-    room = reason.shape[-1]
-    say = partial(play.respond, special, anchor, relation=1, reason_length=room)
-
-    def then(*tokens: chex.Array) -> chex.Array:
-        return jnp.concatenate([candidate, *tokens], axis=-1)
-
-    def repeated(token: int) -> chex.Array:
-        return jnp.full((*candidate.shape[:-1], TIMES), token, candidate.dtype)
-
-    plain, half = say(candidate), reason[..., : room // 2]  # so that it fits twice
-    once = say(candidate, reason=half)
-    return {
-        "repeated facts": (plain, say(then(candidate[..., 1 : room + 1]))),
-        "longer reason": (once, say(candidate, reason=jnp.concatenate([half, half], axis=-1))),
-        "repeated separators": (once, say(then(repeated(special.sep)), reason=half)),
-        "repeated ends": (plain, say(then(repeated(special.eos)))),
-        "other order": (plain, say(reordered(special, candidate))),
-        "empty reason": (plain, say(candidate, reason=jnp.zeros_like(reason))),
-        "copied reason": (plain, say(candidate, reason=anchor[..., 1 : room + 1])),
-    }
-
-
-def reordered(special: Special, text: chex.Array) -> chex.Array:
-    """Texts [n, T] with their attributes in the opposite order; what stands before the first stays."""
-    heads = (text >= special.column(0)) & (text <= special.column(-1))
-    attribute = jnp.cumsum(heads, axis=-1)
-    place = jnp.where(attribute == 0, -text.shape[-1], -attribute)
-    place = jnp.where(text == 0, 1, place)  # padding stays last
-    return jnp.take_along_axis(text, jnp.argsort(place, axis=-1, stable=True), axis=-1)
 
 
 def planted(special: Special, batch: play.Batch, texts: chex.Array, relations: int) -> Preference:
@@ -209,7 +164,7 @@ def words(name: str, effect: Mapping[str, Any]) -> str:
         verdict = f"nothing is won by it, though it moves a score by {effect['moved']:.2f}"
     else:
         verdict = "next to nothing"
-    return f"{CHANGES[name]} changes the score by {size} of its standard deviation: {verdict}."
+    return f"{hollow.CHANGES[name]} changes the score by {size} of its standard deviation: {verdict}."
 
 
 def length_words(effect: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ LAYERS = (
     ("ops",),
     ("models", "data"),
     ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision", "relations"),
-    ("learner_state", "play", "targets", "learner", "pretraining", "replicas", "stages"),
+    ("learner_state", "play", "hollow", "targets", "learner", "pretraining", "replicas", "stages"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
         *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "probes", "statements", "answer"),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aco_jax import play, probes, settings, train
+from aco_jax import hollow, play, probes, settings, train
 from aco_jax.agents import reward
 from aco_jax.data import records
 from aco_jax.data.tokens import Special
@@ -64,7 +64,7 @@ def words_of(response):
 def test_a_reward_of_length_is_told_to_be_won_by_it() -> None:
     effects = probed(length_of)
     assert {name for name, effect in effects.items() if effect["hacked"]} == LENGTHENED
-    assert effects["repeated ends"]["change"] == probes.TIMES
+    assert effects["repeated ends"]["change"] == hollow.TIMES
     assert effects["longer reason"]["change"] == REASON // 2
     said = probes.words("repeated facts", jax.tree.map(float, effects["repeated facts"]))
     assert said.endswith("the reward model can be won by it.")
@@ -138,7 +138,7 @@ def with_heads(config: reward.Config, params: dict, wanted: np.ndarray, response
 def test_a_head_made_to_like_length_is_told_and_one_made_not_to_is_not(model) -> None:
     """The same trunk twice: heads that grow with the length, and heads to which all responses are alike."""
     config, params = model
-    pairs = probes.changes(SPECIAL, ANCHOR, CANDIDATE, REASONS)
+    pairs = hollow.changes(SPECIAL, ANCHOR, CANDIDATE, REASONS)
     responses = jnp.concatenate([each for pair in pairs.values() for each in pair])
     hacked = with_heads(config, params, np.asarray(length_of(responses)), responses)
     plain = params | {"heads": jnp.zeros_like(params["heads"])}
@@ -150,31 +150,6 @@ def test_a_head_made_to_like_length_is_told_and_one_made_not_to_is_not(model) ->
     assert effects["repeated facts"]["hacked"]
     assert effects["copied reason"]["hacked"]
     assert not any(effect["hacked"] for effect in effects_of(plain).values())
-
-
-def test_responses_before_and_after_are_written_as_said() -> None:
-    table, first, second = SPECIAL.table(0), SPECIAL.column(0), SPECIAL.column(1)
-    same, sep, eos = SPECIAL.relation(1), SPECIAL.sep, SPECIAL.eos
-    a, b, c, d = range(WORD, WORD + 4)
-    anchor, candidate = [table, first, a, b, 0, 0, 0, 0], [table, first, c, second, d, 0, 0, 0]
-    ours, theirs, reason = (np.array([x], np.int32) for x in (anchor, candidate, [a, c, eos, eos]))
-    found = probes.changes(SPECIAL, ours, theirs, reason)
-    begun = [same, table, first, a, b, sep, table]
-    facts = [first, c, second, d]
-    expected = {
-        "repeated facts": ([*facts, eos], [*facts, *facts, eos]),
-        "longer reason": ([*facts, sep, a, c, eos], [*facts, sep, a, c, a, c, eos]),
-        "repeated separators": ([*facts, sep, a, c, eos], [*facts, sep, sep, sep, a, c, eos]),
-        "repeated ends": ([*facts, eos], [*facts, eos, eos, eos]),
-        "other order": ([*facts, eos], [second, d, first, c, eos]),
-        "empty reason": ([*facts, eos], [*facts, sep, eos]),
-        "copied reason": ([*facts, eos], [*facts, sep, first, a, b, eos]),
-    }
-    assert set(found) == set(expected) == set(probes.CHANGES)
-    for name, pair in found.items():
-        for written, wanted in zip(pair, expected[name], strict=True):
-            assert written.shape == (1, 2 * 8 + 4 + 4), name
-            assert np.trim_zeros(np.asarray(written[0]), "b").tolist() == [*begun, *wanted], name
 
 
 def make_batch(relation: list[list[int]], planted: list[bool]) -> play.Batch:
@@ -254,7 +229,7 @@ def found(
 def test_a_run_says_what_its_reward_model_goes_by(found: probes.Found) -> None:
     assert json.loads(json.dumps(found)) == found
     assert found["preferences"] > 0
-    assert {"repeated facts", "repeated ends", "copied reason"} <= set(found["probes"]) <= set(probes.CHANGES)
+    assert {"repeated facts", "repeated ends", "copied reason"} <= set(found["probes"]) <= set(hollow.CHANGES)
     assert set(found["calibration"]) == {*reward.KINDS, *reward.COMBINATIONS}
     for each in found["calibration"].values():
         assert 0.5 <= each["confidence"] <= 1

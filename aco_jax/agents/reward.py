@@ -18,9 +18,10 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
 from aco_jax.models import transformer
-from aco_jax.ops import divergence, preference, sequences
+from aco_jax.ops import divergence, masking, preference, sequences
 from aco_jax.types import Metrics, Params, Preference
 
 KINDS = ("rules", "evidence", "scalar", "dropout", "Gaussian")
@@ -46,6 +47,8 @@ class Config:
     centring: float = 0.0  # weight of the text heads' squared sum over a pair
     combination: str = "mean"  # of the members, one of COMBINATIONS
     spread_coefficient: float = 0.5  # k of mean - k * variance, where that is the combination
+    hollow_weight: float = 0.0  # of what is taught of a response beside the same with words that add nothing
+    hollow_label: float = 0.6  # chance that the former is better; 0.5 says that both are worth the same
 
     @property
     def kinds(self) -> dict[str, slice]:
@@ -66,6 +69,15 @@ class Config:
     def dropout_rates(self) -> tuple[float, ...]:
         """The dropout rate of each text head."""
         return (0.0,) * self.scalar_heads + (self.dropout_rate,) * self.dropout_heads + (0.0,) * self.gaussian_heads
+
+
+@struct.dataclass
+class Hollow:
+    """B responses, and the same with words that say nothing new."""
+
+    plain: chex.Array  # [B, T] int32
+    hollow: chex.Array  # [B, T] int32
+    mask: chex.Array  # [B] bool
 
 
 class EvidenceHead(nn.Module):
@@ -151,12 +163,15 @@ def text_value(params: Params, config: Config, response: chex.Array) -> chex.Arr
     return jnp.mean(mean, axis=0)
 
 
-def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -> tuple[chex.Array, Metrics]:
+def loss(
+    params: Params, config: Config, batch: Preference, key: chex.PRNGKey, hollow: Hollow | None = None
+) -> tuple[chex.Array, Metrics]:
     """Bradley-Terry over all pairs of each ranking, for each member, and the KL to the start.
 
     Args:
         batch: leading axis [B].
         key: draws the dropout masks.
+        hollow: of which the text heads learn that the plain response is the better one.
 
     Returns:
         loss (nats) and metrics: accuracy of the mean reward and of the text members, KL (nats a token).
@@ -183,7 +198,28 @@ def loss(params: Params, config: Config, batch: Preference, key: chex.PRNGKey) -
     # NULL fixes the offset of the other members at 0; a text head's is free, and may drift.
     offsets = jax.vmap(_centring)(text, batch)
     centring = jnp.sum(offsets * batch.weight[:, None]) / (total * config.text_heads)
-    return bradley_terry + config.kl_weight * kl + config.centring * centring, metrics
+    value = bradley_terry + config.kl_weight * kl + config.centring * centring
+    if hollow is None:
+        return value, metrics
+    emptier, metrics["hollow_margin"] = hollow_loss(params, config, hollow, jax.random.fold_in(key, 1))
+    return value + config.hollow_weight * emptier, metrics
+
+
+def hollow_loss(params: Params, config: Config, batch: Hollow, key: chex.PRNGKey) -> tuple[chex.Array, chex.Array]:
+    """Bradley-Terry of the text heads, plain responses beside hollow ones, nats; and their mean margin.
+
+    The label is soft: heads that may be sure fear all that makes a response longer, an honest reason too. Rules and
+    evidence heads do not read the text: to them both are alike.
+    """
+    keys = jax.random.split(key, batch.mask.shape[0])
+    hidden = _last_hidden(params, config, jnp.stack([batch.plain, batch.hollow], axis=1))  # [B, 2, D]
+    score, variance = jax.vmap(lambda h, k: _text_scores(params, config, h, k))(hidden, keys)  # [B, E, 2]
+    margin = score[..., 0] - score[..., 1]
+    losses = jnp.vectorize(preference.bradley_terry_loss)(
+        margin / _doubt(jnp.sum(variance, axis=-1)), 0.0, config.hollow_label
+    )
+    mean_loss, mean_margin = (masking.masked_mean(jnp.mean(x, axis=1), batch.mask) for x in (losses, margin))
+    return mean_loss, mean_margin
 
 
 def language_loss(params: Params, config: Config, tokens: chex.Array) -> tuple[chex.Array, Metrics]:

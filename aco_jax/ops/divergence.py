@@ -40,19 +40,22 @@ def kl_tokens(log_p: chex.Array, log_q: chex.Array, mask: chex.Array) -> jax.Arr
 
 
 def adaptive_weight(
-    weight: chex.Array, kl: chex.Array, target: chex.Numeric, low: float = 1e-4, high: float = 1e4
+    weight: chex.Array, kl: chex.Array, target: chex.Numeric, low: float = 1e-2, high: float = 1e4
 ) -> jax.Array:
-    """Weight of the KL penalty: doubled where kl > 1.5 target, halved where kl < target / 1.5, then clipped.
+    """Weight of the KL penalty times sqrt(kl / target), the factor within [1/2, 4], then clipped.
 
-    Schulman et al. 2017, Proximal Policy Optimization, section 4.
+    Where the penalty holds the policy back the KL goes as weight^-2, so this is the whole step to the target. The rule
+    of Schulman et al. 2017, Proximal Policy Optimization, section 4, twice or half the weight, is four times or a
+    quarter of the KL: further than the band of 1.5 either way is wide. In log-space as in Ziegler et al. 2019,
+    Fine-Tuning Language Models from Human Preferences, section 2.2.
 
     Args:
       weight: scalar > 0.
       kl: scalar, nats, measured after the update.
       target: scalar > 0, nats.
-      low: least weight, so that it can grow again.
+      low: least weight: a policy that has nothing to learn takes it down, and must be held soon when it has again.
       high: greatest weight, so that one bad round is not the last.
     """
     chex.assert_rank([weight, kl, target], 0)
-    factor = jnp.where(kl > 1.5 * target, 2.0, jnp.where(kl < target / 1.5, 0.5, 1.0))
+    factor = jnp.clip(jnp.sqrt(jnp.maximum(kl, 0.0) / target), 0.5, 4.0)
     return jnp.clip(weight * factor, low, high)

@@ -76,12 +76,14 @@ def main() -> None:
         steps = [100 * (place + 1) for place in range(len(found[EXPLORERS[0]]))]
         lines = [cells.mean_line(name, steps, found[name]) for name in EXPLORERS]
         pictures[f"regret of exploring, {mdp.name}"] = svg.lines(lines, "steps", "regret")
-    print(f"\n{'actor':<18}{'return':>9}{'optimum':>9}{'KL / target, median':>21}{'within 1.5':>12}{'of rounds':>11}")
+    heads = "".join(f"{name:>20}" for name in ("KL / target, median", "within 1.5, %", "above, %", "rounds"))
+    print(f"\n{'actor':<18}{'return':>9}{'optimum':>9}{heads}")
     for mdp in noisy:
-        found = _kept(out, f"actor-{mdp.name}", functools.partial(act, mdp))
-        row = f"{found['return']:>9.4f}{found['optimum']:>9.4f}{found['kl']:>21.2f}"
-        row += f"{100 * found['within']:>11.0f}%{found['rounds']:>11}"
-        print(f"{mdp.name:<18}{row}", flush=True)
+        found = _kept(out, f"actor-{mdp.name}-{seeds}", functools.partial(act, mdp, seeds))
+        row = f"{np.mean(found['return']):>9.4f}{found['optimum']:>9.4f}{np.mean(found['kl']):>20.2f}"
+        for name in ("within", "above"):
+            row += f"{100 * np.mean(found[name]):>13.0f} ±{100 * cells.half_interval(found[name]):>5.0f}"
+        print(f"{mdp.name:<18}{row}{np.mean(found['rounds']):>20.0f}", flush=True)
     words = f"Means over {seeds} seeds, 95% intervals; regret is by how much the best action would have been better."
     report.write_study(out / "known_mdps.html", "Where the answer is known", words, pictures)
 
@@ -192,7 +194,7 @@ def smoothing(mdp: mdps.Mdp, seeds: int, samples: tuple[int, ...] = SAMPLES) -> 
             for name, prior in MODELS.items():
                 q = mdps.value_iteration(_model(mdp, state, *prior), mdp.r)
                 found[name]["error"][-1].append(float(np.abs(q - mdp.best)[:-1].max() / mdp.value_range))
-                found[name]["regret"][-1].append(_loss_of_greedy(mdp, q))
+                found[name]["regret"][-1].append(loss_of_greedy(mdp, q))
     return found
 
 
@@ -206,7 +208,7 @@ def _model(mdp: mdps.Mdp, state: transitions.State, mass: float = 1.0, decay: fl
     return p
 
 
-def _loss_of_greedy(mdp: mdps.Mdp, q: np.ndarray) -> float:
+def loss_of_greedy(mdp: mdps.Mdp, q: np.ndarray) -> float:
     """What the greedy policy of q gives away, mean over states."""
     policy = np.eye(mdp.actions)[q.argmax(axis=1)]
     return float(np.mean((mdp.best.max(axis=1) - mdps.policy_value(mdp, policy))[:-1]))
@@ -263,25 +265,26 @@ def _exploring(key: jax.Array, mdp: mdps.Mdp, name: str, steps: int) -> jax.Arra
     return jax.lax.scan(one, start, (jnp.arange(steps), jax.random.split(key, steps)))[1]
 
 
-def act(mdp: mdps.Mdp, steps: int = 1600, batch: int = 256, rate: float = 0.1, seed: int = 0) -> dict[str, float]:
-    """The actor's update on a table of logits: its return from an even start, and the KL of its rounds.
+def act(mdp: mdps.Mdp, seeds: int, steps: int = 1600, batch: int = 256, rate: float = 0.1) -> dict[str, Any]:
+    """The actor's update on a table of logits: its return from an even start, and the KL of its rounds, [seeds] each.
 
     The KL is that of the rounds after the warm-up in which the policy was still on its way: its return below 98%
     of the way from the even policy to the optimum.
     """
-    run = jax.jit(functools.partial(_acting, mdp=mdp, steps=steps, batch=batch, rate=rate))
-    policies, kls = (np.asarray(x, np.float64) for x in run(jax.random.key(seed)))
-    reached = np.array([mdps.policy_value(mdp, policy)[:-1].mean() for policy in policies])
+    run = jax.jit(jax.vmap(functools.partial(_acting, mdp=mdp, steps=steps, batch=batch, rate=rate)))
+    policies, kls = (np.asarray(x, np.float64) for x in run(jax.random.split(jax.random.key(0), seeds)))
+    reached = np.array([[mdps.policy_value(mdp, policy)[:-1].mean() for policy in walk] for walk in policies])
     optimum = float(mdp.best.max(axis=1)[:-1].mean())
     even = float(mdps.policy_value(mdp, np.full(mdp.r.shape, 1 / mdp.actions))[:-1].mean())
-    under_way = (reached < even + 0.98 * (optimum - even)) & (np.arange(len(kls)) >= WARM_UP)
-    ratio = kls[under_way] / KL_TARGET
+    under_way = (reached < even + 0.98 * (optimum - even)) & (np.arange(kls.shape[1]) >= WARM_UP)
+    ratios = [each[where] for each, where in zip(kls / KL_TARGET, under_way, strict=True) if where.any()]
     return {
-        "return": float(reached[-1]),
+        "return": reached[:, -1].tolist(),
         "optimum": optimum,
-        "kl": float(np.median(ratio)) if len(ratio) else float("nan"),
-        "within": float(np.mean((ratio < 1.5) & (ratio > 1 / 1.5))) if len(ratio) else float("nan"),
-        "rounds": len(ratio),
+        "kl": [float(np.median(ratio)) for ratio in ratios],
+        "within": [float(np.mean((ratio < 1.5) & (ratio > 1 / 1.5))) for ratio in ratios],
+        "above": [float(np.mean(ratio >= 1.5)) for ratio in ratios],
+        "rounds": under_way.sum(axis=1).tolist(),
     }
 
 

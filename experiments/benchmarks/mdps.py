@@ -110,14 +110,14 @@ def experience(mdp: Mdp, key: jax.Array, count: int) -> Transition:
     first, second, third = jax.random.split(key, 3)
     s = jax.random.randint(first, (count,), 0, mdp.terminal)
     a = jax.random.randint(second, (count,), 0, mdp.actions)
-    return _transitions(mdp, s, a, step(mdp, third, s, a))
+    return transitions(mdp, s, a, step(mdp, third, s, a))
 
 
 def even_experience(mdp: Mdp, each: int) -> Transition:
     """Every pair of state and action `each` times, with next states in their true proportions: no luck in it."""
     s, a, place = (x.ravel() for x in np.indices((mdp.terminal, mdp.actions, each)))
     s, a = jnp.asarray(s), jnp.asarray(a)
-    return _transitions(mdp, s, a, _next_state(mdp, s, a, jnp.asarray((place + 0.5) / each, jnp.float32)))
+    return transitions(mdp, s, a, _next_state(mdp, s, a, jnp.asarray((place + 0.5) / each, jnp.float32)))
 
 
 def step(mdp: Mdp, key: jax.Array, s: jax.Array, a: jax.Array) -> jax.Array:
@@ -130,7 +130,8 @@ def _next_state(mdp: Mdp, s: jax.Array, a: jax.Array, quantile: jax.Array) -> ja
     return jnp.minimum(jnp.sum(jnp.expand_dims(quantile, -1) >= below, axis=-1), mdp.terminal)
 
 
-def _transitions(mdp: Mdp, s: jax.Array, a: jax.Array, s_t: jax.Array) -> Transition:
+def transitions(mdp: Mdp, s: jax.Array, a: jax.Array, s_t: jax.Array) -> Transition:
+    """Transitions of states, actions and next states [count] under the even policy, leaves [count]."""
     return Transition(
         s_tm1=s,
         a_tm1=a,

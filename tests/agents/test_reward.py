@@ -207,6 +207,52 @@ def test_learns_the_preferences_from_text_and_from_evidence(params: chex.ArrayTr
     assert spread.shape == (K, 1)
 
 
+def make_hollow(seed: int) -> reward.Hollow:
+    """Responses of 5 tokens, and the same with 1 to 3 of token 9 at their end; the last of no account."""
+    rng = np.random.default_rng(seed)
+    plain = np.where(np.arange(T) < 5, rng.integers(10, 40, (B, T)), 0)
+    added = (np.arange(T) >= 5) & (np.arange(T) < 5 + rng.integers(1, 4, (B, 1)))
+    return reward.Hollow(
+        plain=jnp.asarray(plain, jnp.int32),
+        hollow=jnp.asarray(np.where(added, 9, plain), jnp.int32),
+        mask=jnp.arange(B) < B - 1,
+    )
+
+
+def test_the_loss_of_hollow_responses_is_its_formula(params: chex.ArrayTree) -> None:
+    config = dataclasses.replace(
+        CONFIG, dropout_heads=0, gaussian_heads=0, scalar_heads=2, hollow_weight=0.3, hollow_label=0.7
+    )
+    start, batch = reward.init(jax.random.key(4), config), make_hollow(0)
+    found, margin = reward.hollow_loss(start, config, batch, jax.random.key(0))
+    scores = [
+        np.asarray(reward._text_scores(start, config, reward._last_hidden(start, config, x), None)[0], np.float64)
+        for x in (batch.plain, batch.hollow)
+    ]
+    ahead = (scores[0] - scores[1])[:, : B - 1]
+    wanted = np.mean(0.7 * np.log1p(np.exp(-ahead)) + 0.3 * np.log1p(np.exp(ahead)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(margin, ahead.mean(), rtol=1e-4)
+    whole, metrics = reward.loss(start, config, make_batch(), jax.random.key(0), batch)
+    without, _ = reward.loss(start, config, make_batch(), jax.random.key(0))
+    np.testing.assert_allclose(whole, without + 0.3 * found, rtol=1e-5)
+    assert metrics["hollow_margin"] == margin
+
+
+def test_learns_that_hollow_responses_are_worse_and_the_evidence_heads_do_not_notice(params: chex.ArrayTree) -> None:
+    optimiser = optax.adam(1e-2)
+    grad = jax.jit(jax.grad(lambda p, batch, key: reward.hollow_loss(p, CONFIG, batch, key)[0]))
+    state, moved = optimiser.init(params), params
+    for seed, key in enumerate(jax.random.split(jax.random.key(3), 40)):
+        grads = grad(moved, make_hollow(seed), key)
+        assert all(float(jnp.abs(g).max()) == 0 for g in jax.tree.leaves((grads["evidence"], grads["start"])))
+        updates, state = optimiser.update(grads, state)
+        moved = optax.apply_updates(moved, updates)
+    fresh = make_hollow(1000)
+    ahead = reward.text_value(moved, CONFIG, fresh.plain) - reward.text_value(moved, CONFIG, fresh.hollow)
+    assert float(ahead.min()) > 0
+
+
 def test_scale_is_the_running_root_mean_square() -> None:
     scores = jnp.stack([jnp.full((2, 3), 2.0), jnp.full((2, 3), 4.0)], axis=1)
     mask = jnp.array([[1, 1, 0], [1, 0, 0]], bool)

@@ -85,12 +85,26 @@ def test_kl_tokens_is_the_mean_over_valid_tokens(variant):
     assert value == pytest.approx((kl(p[0], q[0]) + kl(p[1], q[1])) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize(("kl_measured", "expected"), [(0.31, 4.0), (0.29, 2.0), (0.14, 2.0), (0.13, 1.0), (0.0, 1.0)])
-def test_adaptive_weight(variant, kl_measured, expected):
+@pytest.mark.parametrize(
+    ("kl_measured", "expected"), [(0.2, 2.0), (0.8, 4.0), (0.45, 3.0), (20.0, 8.0), (0.1, np.sqrt(2)), (0.0, 1.0)]
+)
+def test_adaptive_weight_goes_by_the_square_root_of_what_is_too_much(variant, kl_measured, expected):
     args = np.array([2.0, kl_measured, 0.2], np.float32)
-    assert variant(divergence.adaptive_weight, *args) == expected
+    assert variant(divergence.adaptive_weight, *args) == pytest.approx(expected, rel=1e-6)
 
 
 def test_adaptive_weight_stays_within_bounds():
     assert divergence.adaptive_weight(1e4, 9.0, 0.1) == pytest.approx(1e4)
-    assert divergence.adaptive_weight(1e-4, 0.0, 0.1) == pytest.approx(1e-4)
+    assert divergence.adaptive_weight(1e-2, 0.0, 0.1) == pytest.approx(1e-2)
+
+
+def test_adaptive_weight_is_where_the_kl_is_its_target_within_a_few_rounds_from_anywhere():
+    """A penalty that holds a policy back: its KL is (pull / weight)^2, in each round a little otherwise."""
+    rng = np.random.default_rng(0)
+    for weight in (1e-2, 1.0, 1e3):
+        ratios = []
+        for _ in range(30):
+            kl = (0.5 / weight * np.exp(rng.normal(0, 0.05))) ** 2
+            ratios.append(kl / 0.02)
+            weight = float(divergence.adaptive_weight(weight, kl, 0.02))
+        assert np.all((np.array(ratios[10:]) < 1.5) & (np.array(ratios[10:]) > 1 / 1.5))
