@@ -8,13 +8,14 @@ logits of one round never enter the prior of the next.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import chex
 import jax
 import numpy as np
 from flax import struct
+from sklearn.isotonic import IsotonicRegression
 
 from aco_jax.data import listing
 from aco_jax.ops import calibration
@@ -35,6 +36,8 @@ class Config:
     prior_steps: int = 100  # of EM
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     several: float = 0.1  # share of matched records with two partners or more that makes it one-to-many
+    least_lists: int = 32  # from which a table against itself tells how strangers go together
+    doubted: float = 0.02  # weight that the confident start keeps where nothing tells it from strangers
     balance_steps: int = 50  # of the one-to-one balancing
 
 
@@ -44,7 +47,8 @@ class State:
 
     target [R] int32: slot of the believed partner, -1 where none; weight [R] float32; fold [R] int32;
     posterior [P] float32: of each pair, both directions seen; prior [kinds] float32: share with a partner;
-    several [kinds] float32: share of matched anchors that two partners or more claim; round int32.
+    several [kinds] float32: share of matched anchors that two partners or more claim; discovered [P] float32: how
+    likely a pair's records are no strangers that look like partners; round int32.
     """
 
     target: chex.Array
@@ -53,6 +57,7 @@ class State:
     posterior: chex.Array
     prior: chex.Array
     several: chex.Array
+    discovered: chex.Array
     round: chex.Array
     seed: chex.Array
 
@@ -73,10 +78,57 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
         posterior=np.zeros(len(problem.pair), np.float32),
         prior=np.array([mutual[problem.kind == kind].mean() for kind in range(kinds)], np.float32),
         several=np.zeros(kinds, np.float32),
+        discovered=np.ones(len(problem.pair), np.float32),
         round=np.int32(0),
         seed=np.int32(seed),
     )
     return dataclasses.replace(state, fold=_folds(problem, state, config))
+
+
+def temper(
+    problem: listing.Problem,
+    state: State,
+    score: np.ndarray,
+    halves: Mapping[int, listing.Problem],
+    own: Mapping[int, np.ndarray],
+    config: Config = Config(),
+) -> State:
+    """The state with what says, of every pair, that its records are no strangers: 1 less the local false discovery rate.
+
+    How well strangers go together is seen in a table against itself. Where few records have partners, most of those
+    that look like partners are no better than such strangers. Of a pair's two tables the one counts that shows fewer
+    of them: the other may say things twice. Source: Efron 2004, Large-Scale Simultaneous Hypothesis Testing.
+
+    Args:
+        score: [R, K], of the candidates of all lists.
+        halves: of the tables against themselves, by the number of the table.
+        own: [R', K] scores of the candidates of their lists.
+    """
+    found = np.zeros(len(problem.pair), np.float32)
+    for kind in np.unique(problem.kind):
+        lists = problem.kind == kind
+        filled, table = problem.record[lists] >= 0, int(problem.home[lists][0])
+        seen = np.ones(filled.shape, np.float32)
+        if table in halves and min(lists.sum(), len(halves[table].anchor)) >= config.least_lists:
+            strangers = np.where(halves[table].record >= 0, own[table], EMPTY_LOGIT)
+            seen = _discovered(np.where(filled, score[lists], EMPTY_LOGIT), strangers)
+        np.maximum.at(found, problem.place[lists][filled], seen[filled])
+    rows, target = np.arange(len(problem.anchor)), np.asarray(state.target)
+    kept = np.maximum(found, config.doubted)[np.maximum(problem.place[rows, np.maximum(target, 0)], 0)]
+    return dataclasses.replace(state, discovered=found, weight=np.asarray(state.weight) * np.where(target < 0, 0, kept))
+
+
+def _discovered(score: np.ndarray, strangers: np.ndarray) -> np.ndarray:
+    """How likely each of the scores [n, K] is not of strangers, whose lists have scores [m, K]."""
+    best, known = score.max(axis=1), strangers.max(axis=1)
+    # Strangers were sought in half a table: the best of twice as many is below this quantile for a half of them. As
+    # many lists again as are below it have no partner, at most.
+    alone = min(1.0, 2 * float(np.mean(best < np.quantile(known, np.sqrt(0.5)))))
+    weight = np.concatenate([np.full(len(best), 1 / len(best)), np.full(len(known), max(alone, 1e-6) / len(known))])
+    ours = np.concatenate([np.ones(len(best)), np.zeros(len(known))])
+    fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    share = fitted.fit(np.concatenate([best, known]), ours, weight).predict(score.ravel()).reshape(score.shape)
+    return np.clip(2 - 1 / np.maximum(share, 0.5), 0, 1).astype(np.float32)
 
 
 def propose(problem: listing.Problem, state: State, config: Config = Config()) -> Lessons:
@@ -118,14 +170,29 @@ def alone(half: listing.Problem, seed: int, config: Config = Config()) -> Lesson
     return candidates, belief, np.random.default_rng([seed, count]).integers(0, config.folds, count).astype(np.int32)
 
 
-def unpartnered(half: listing.Problem, logits: np.ndarray, config: Config = Config()) -> np.ndarray:
+def doubtful(start: State, tempered: State) -> bool:
+    """Whether most of the confident start is no better than strangers; else self-training sorts out the rest."""
+    return float(np.sum(tempered.weight)) < float(np.sum(start.weight)) / 2
+
+
+def trust(state: State) -> float:
+    """The share of what looks like partners that is no chance: of the posteriors, with strangers told apart or not."""
+    found = np.asarray(state.posterior)
+    before = found / np.maximum(np.asarray(state.discovered), 1e-6)
+    return float(found.sum() / max(float(np.minimum(before, 1).sum()), 1e-6))
+
+
+def unpartnered(
+    half: listing.Problem, logits: np.ndarray, trusted: float = 1.0, config: Config = Config()
+) -> np.ndarray:
     """How likely each list [R] of a table against itself has no partner, by a judge's held-out logits [R, K].
 
     How clean a table is, is estimated so and never assumed: its repeated records would else be learned as strangers.
+    What looks like a repeated record is one as far as what looks like a partner can be trusted to be one.
     """
     state = update(half, init(half, 0, config), logits, config)
     likely = np.where(half.place >= 0, np.asarray(state.posterior)[np.maximum(half.place, 0)], 0.0)
-    return (1 - likely.max(axis=1)).astype(np.float32)
+    return (1 - trusted * likely.max(axis=1)).astype(np.float32)
 
 
 def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray]) -> Lessons:
@@ -158,7 +225,7 @@ def update(problem: listing.Problem, state: State, logits: np.ndarray, config: C
     shifted = logits + np.log(prior / (1 - prior))[problem.kind][:, None]
     p = _null_softmax(shifted)
     several = multiplicity(problem, p)
-    posterior = _pair_posterior(problem, shifted, p, several, config)
+    posterior = _pair_posterior(problem, shifted, p, several, config) * np.asarray(state.discovered)
     known = problem.place >= 0
     ours = np.where(known, posterior[np.maximum(problem.place, 0)], 0.0)
     best = ours.max(axis=1)

@@ -185,7 +185,11 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     params: Params = {}
     settings, logits = agents.ranker.judge, run.logits
     halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
-    single = [supervision.alone(half, config.seed) for half in halves]
+    single = [supervision.alone(half, config.seed) for half in halves.values()]
+    own = {table: half.score for table, half in halves.items()}
+    tempered = supervision.temper(desk.problem, believed, desk.problem.score, halves, own)
+    if doubted := supervision.doubtful(believed, tempered):
+        believed = tempered
 
     def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
         return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
@@ -193,16 +197,20 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     for number in range(JUDGING):
         lessons = supervision.propose(desk.problem, believed)
         if number:  # a judge must say first who is repeated
-            sure = [
-                supervision.unpartnered(half, judged(params, lists.evidence[:, 0], fold))
-                for half, (lists, _, fold) in zip(halves, single, strict=True)
-            ]
+            trusted = supervision.trust(believed)
+            sure = [supervision.unpartnered(half, own[table], trusted) for table, half in halves.items()]
             lessons = supervision.join(lessons, single, sure)
         candidates, belief, fold = lessons
         params = judge.init(jax.random.fold_in(jax.random.key(config.seed), number), settings)
         params, found = judge.fit(params, settings, candidates, belief, fold, config.seed * JUDGING + number)
         logits = judged(params, evidence, believed.fold)
+        own = {
+            table: judged(params, lists.evidence[:, 0], fold)
+            for table, (lists, _, fold) in zip(halves, single, strict=True)
+        }
         kept = believed.fold
+        if doubted:
+            believed = supervision.temper(desk.problem, believed, logits, halves, own)
         believed = supervision.update(desk.problem, believed, logits)
         metrics = {
             "ranker/judge_loss": float(found["judge_loss"]),

@@ -84,14 +84,14 @@ def prepare(dataset: Dataset, index: evidence.Index, lists: Lists) -> Problem:
     return Problem(**{**blank.__dict__, "mean": mean.astype(np.float32), "std": std.astype(np.float32)})
 
 
-def halves(dataset: Dataset, index: evidence.Index, problem: Problem, seed: int) -> list[Problem]:
-    """Each table against itself: it is parted at random in two, and every record looks among those of the other half.
+def halves(dataset: Dataset, index: evidence.Index, problem: Problem, seed: int) -> dict[int, Problem]:
+    """Each table, by its number, against itself: it is parted at random in two, and every record looks among those of the other half.
 
     Evidence is standardised as that of `problem`. Of a table of more than SAMPLE records that many are looked at; one
     of fewer than four is left out.
     """
-    found = []
-    for table, first in zip(dataset.tables, dataset.offsets.tolist(), strict=False):
+    found = {}
+    for number, (table, first) in enumerate(zip(dataset.tables, dataset.offsets.tolist(), strict=False)):
         if len(table.ids) < 4:
             continue
         order = np.random.default_rng([seed, first]).permutation(len(table.ids))[:SAMPLE]
@@ -108,7 +108,7 @@ def halves(dataset: Dataset, index: evidence.Index, problem: Problem, seed: int)
         own = dataclasses.replace(index, records=records, repeats=evidence.nearest_own(records, parted.offsets))
         lists = candidate_lists(parted, [records.text, records.title], k=problem.record.shape[1])
         half = prepare(parted, own, lists)
-        found.append(dataclasses.replace(half, mean=problem.mean, std=problem.std))
+        found[number] = dataclasses.replace(half, mean=problem.mean, std=problem.std)
     return found
 
 
