@@ -6,14 +6,17 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      kernels        Pallas kernels, each beside its plain reference
   1  ops            the equations, one example at a time
   2  models         one transformer: generation, LoRA, quantisation, distillation, weights in and out
-     data           records, tokens, noise, related catalogues, retrieval, evidence, kinds, tasks
+     data           records, tokens, noise, related catalogues, retrieval, descriptions, evidence, kinds, tasks
   3  agents         base, rewriter, ranker, reward, critic, actor, its null_shift: Config, init, a verb, loss
      environment    the decision process; transitions, exploration, replay, shared_reward
      supervision    what is believed without labels; relations: what is thought beyond which records are the same
   4  learner_state  one replica's config and state
      play           its episodes
-     learner        its supervised and its local step
+     targets        what the losses of a step take as given
+     learner        its local step
+     pretraining    its supervised start
      replicas       the mesh, the round, the merge
+     stages         what happens to all replicas between two stages of a run
   5  checkpoints, configuration, settings, progress, svg, report, evaluation, baselines
      desk           what is fitted to the tables once
      inquiry        what the language models do for the host: ask, split, find, read, give reasons
@@ -21,5 +24,6 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      train          the host loop; adapt learns what is new
      probes         what the reward model goes by, and whether its margins mean it
      waves          walks the open lists with a trained actor
+     statements     what is stated of pairs that were judged: rows, estimates
      answer         relates records with what was learned; ask answers requests in plain language
 """

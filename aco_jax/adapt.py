@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import answer, configuration, learner, learner_state, prepare, progress, replicas, report
+from aco_jax import answer, configuration, learner, learner_state, prepare, progress, replicas, report, statements
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.configuration import DataConfig
@@ -59,7 +59,7 @@ class Adapted:
 
     folder: Path
     news: News
-    rows: list[answer.Row] | None
+    rows: list[statements.Row] | None
     summary: training.Summary
 
 

@@ -7,12 +7,10 @@ turn it down.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,56 +18,34 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, relations, supervision, waves
+from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, statements, supervision, waves
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import ranker
-from aco_jax.data import kinds as sorts
 from aco_jax.data import listing
+from aco_jax.data.files import listed
 from aco_jax.data.records import Dataset, InputError, Pairs
 from aco_jax.models import judge
 from aco_jax.settings import TrainConfig, learner_config
+from aco_jax.statements import Judged, Row
 from aco_jax.types import UNRELATED, Candidates, Params
 
-Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
-COLUMNS = ("ltable", "ltable_id", "rtable", "rtable_id", "relation", "probability")
 EXAMPLES = 8  # stated relations shown with their reasons
 KEPT = "judged.npz"  # what was found of the run's own tables
-UNLIKELY = 1e-4  # probability of a pair that nobody retrieved
-PARTNERS = 32  # of one kind and table that a record is looked at with, where it may have many partners
-
-
-@dataclass(frozen=True)
-class Judged:
-    """All pairs that were compared, and what is thought of them."""
-
-    pair: np.ndarray  # [P, 2] int32 records
-    posterior: np.ndarray  # [P] float32
-    stated: np.ndarray  # [P] bool, by the actor from either end
-    rejected: np.ndarray  # [P] bool, by the actor from either end, and stated from neither
-    related: np.ndarray  # [P] bool
-
-
-@dataclass(frozen=True)
-class Several:
-    """Pairs and what is thought of each of the relations sought, where more is sought than which are the same."""
-
-    pair: np.ndarray  # [P, 2] int32 records
-    probability: np.ndarray  # [P, Y + 1] float64, "unrelated" first; rows sum to 1
-    relation: np.ndarray  # [P] int, the one stated, UNRELATED where none is
 
 
 def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[Row]:
     """The relations found between the tables; with pairs, one row for each of them.
 
-    A pair that does not relate is "unrelated" with the probability of that. Raises InputError where the workdir
-    holds no finished run.
+    A pair that does not relate is "unrelated" with the probability of that. The relations and their definitions are the
+    run's. Raises InputError where the workdir holds no finished run, and where the tables state other relations.
     """
+    dataset = _with_own_relations(workdir, dataset)
     kept = _kept(workdir, dataset)
     if kept is None:
         config, agents, desk, run = restore(workdir, dataset)
         kept = judged(agents, desk, run, waves.walk(config, agents, desk, run) if config.train.rounds else None)
-    return rows_of(dataset, kept, pairs)
+    return statements.rows_of(dataset, kept, pairs)
 
 
 def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
@@ -81,8 +57,8 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     agents, run = _learned(workdir, config, desk)
     walked = waves.walk(config, agents, desk, run) if config.train.rounds else None
     found = judged(agents, desk, run, walked)
-    rows = rows_of(dataset, found, None)
-    write_relations(workdir / "relations.csv", rows)
+    rows, expected = statements.conclude(dataset, found)
+    statements.write_relations(workdir / "relations.csv", rows)
     np.savez(workdir / KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
     path = workdir / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +75,7 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
         "of them stated by the actor": int((found.stated & found.related).sum()),
         "turned down by the actor alone": int((found.rejected & (found.posterior > 0.5)).sum()),
     }
-    summary["label_free"] = estimates(dataset, found)
+    summary["label_free"] = expected
     if walked is not None and not walked.revealed.any():
         summary["notes"].append("No reading was asked for when the tables were related: none was worth its price.")
     shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES] if walked is not None else []
@@ -118,31 +94,6 @@ def _probe(
     summary["reward_model"] = probes.examine(config, agents, desk, run)
     summary["notes"] += summary["reward_model"].pop("notes")
     summary["seconds"]["probing"] = round(time.monotonic() - start, 1)
-
-
-def estimates(dataset: Dataset, found: Judged) -> dict[str, dict[str, float]]:
-    """What is expected of the catalogue's same pairs, and of each relation by its name."""
-    sought = relations.roles(dataset.relations)
-    if not sought.beyond:
-        only = estimate(found.posterior, found.related)
-        return {"catalogue": only, dataset.relations[0].name: only}
-    several = judge_several(dataset, found)
-    each = {
-        relation.name: estimate(several.probability[:, number], several.relation == number)
-        for number, relation in enumerate(dataset.relations, start=1)
-    }
-    return {"catalogue": each[relations.identity(dataset.relations).name]} | each
-
-
-def estimate(posterior: np.ndarray, related: np.ndarray) -> dict[str, float]:
-    """Precision, recall and F1 that the posteriors expect of the related pairs: for people, never a reward."""
-    sure, all_ = float(posterior[related].sum()), float(posterior.sum())
-    count = int(related.sum())
-    return {
-        "precision": sure / count if count else 0.0,
-        "recall": sure / all_ if all_ else 0.0,
-        "f1": 2 * sure / (count + all_) if count + all_ else 0.0,
-    }
 
 
 def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner_state.Config, desks.Desk, training.Run]:
@@ -170,6 +121,17 @@ def _config(workdir: Path) -> TrainConfig:
     return config
 
 
+def _with_own_relations(workdir: Path, dataset: Dataset) -> Dataset:
+    """The tables with the relations that the run was made for, which they must name."""
+    own = configuration.relations_of(_config(workdir).data)
+    ours, theirs = ([relation.name for relation in found] for found in (own, dataset.relations))
+    if set(ours) != set(theirs):
+        raise InputError(
+            f"{workdir}: the tables state the relations {listed(theirs)}, expected the run's {listed(ours)}"
+        )
+    return dataclasses.replace(dataset, relations=own)
+
+
 def _learned(workdir: Path, config: TrainConfig, desk: desks.Desk) -> tuple[learner_state.Config, training.Run]:
     """The last checkpoint of a run, at the desk of its own tables."""
     agents = learner_config(config, desk.dataset, desk.tokenizer)
@@ -188,14 +150,6 @@ def _kept(workdir: Path, dataset: Dataset) -> Judged | None:
         if str(arrays["fingerprint"]) != dataset.fingerprint:
             return None
         return Judged(**{field.name: arrays[field.name] for field in dataclasses.fields(Judged)})
-
-
-def write_relations(path: Path, rows: Sequence[Row]) -> None:
-    """relations.csv: one row a pair."""
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((*row[:-1], f"{row[-1]:.4f}") for row in rows)
 
 
 def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, walked: waves.Walked | None) -> Judged:
@@ -228,48 +182,6 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     return Judged(problem.pair, posterior, stated, rejected, related=(posterior > 0.5) & ~rejected)
 
 
-def rows_of(dataset: Dataset, found: Judged, pairs: Pairs | None) -> list[Row]:
-    """Rows of the related pairs, likeliest first; or of the pairs asked for, in their order."""
-    if relations.roles(dataset.relations).beyond:
-        return _rows_of_several(dataset, judge_several(dataset, found, pairs), everything=pairs is not None)
-    name = dataset.relations[0].name
-    if pairs is None:
-        chosen = np.flatnonzero(found.related)
-        chosen = chosen[np.argsort(-found.posterior[chosen], kind="stable")]
-        return [_row(dataset, found.pair[i, 0], found.pair[i, 1], name, float(found.posterior[i])) for i in chosen]
-    rows = []
-    for left, right, i in zip(pairs.left.tolist(), pairs.right.tolist(), _places(found, pairs).tolist(), strict=True):
-        p = UNLIKELY if i < 0 else float(found.posterior[i])
-        is_related = i >= 0 and bool(found.related[i])
-        rows.append(_row(dataset, left, right, name if is_related else "unrelated", p if is_related else 1 - p))
-    return rows
-
-
-def judge_several(dataset: Dataset, found: Judged, pairs: Pairs | None = None) -> Several:
-    """All relations of the pairs asked for; by default of those compared and those that kind and size bring together.
-
-    Which pairs are the same was found by the judge and the actor; what else they are is told by what the tables say of
-    kinds and sizes.
-    """
-    sought = relations.roles(dataset.relations)
-    posterior = found.posterior if sought.same else np.zeros(len(found.pair))
-    sure = found.pair[found.related] if sought.same else found.pair[:0]
-    kinds = sorts.fit(dataset, sure)
-    if pairs is None:
-        both = np.concatenate([found.pair, sorts.partners(dataset, kinds, PARTNERS)])
-        pair = np.unique(np.sort(both, axis=1), axis=0)
-        pairs = Pairs(pair[:, 0], pair[:, 1], None)
-    pair, place = np.stack([pairs.left, pairs.right], axis=1), _places(found, pairs)
-    unseen = UNLIKELY if sought.same else 0.0
-    same = np.where(place >= 0, np.append(posterior, 0.0)[place], unseen)
-    wrong = relations.errors(kinds, found.pair, posterior)
-    probability = relations.probabilities(kinds, wrong, sought, pair, same)
-    open_to = probability.copy()
-    if sought.same:
-        open_to[(place >= 0) & ~np.append(found.related, False)[place], sought.same] = 0
-    return Several(pair, probability, open_to.argmax(axis=1))
-
-
 def examples(
     config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
@@ -293,28 +205,6 @@ def examples(
         }
         for a, b, row, reason in zip(left, right, rows, reasons[: len(rows)], strict=True)
     ]
-
-
-def _rows_of_several(dataset: Dataset, several: Several, everything: bool) -> list[Row]:
-    """A row of each pair in its order, or of the related ones only, likeliest first."""
-    names = ["unrelated", *(relation.name for relation in dataset.relations)]
-    p = np.take_along_axis(several.probability, several.relation[:, None], axis=1)[:, 0]
-    chosen = np.arange(len(p)) if everything else np.flatnonzero(several.relation != UNRELATED)
-    if not everything:
-        chosen = chosen[np.argsort(-p[chosen], kind="stable")]
-    rows = zip(several.pair[chosen].tolist(), several.relation[chosen].tolist(), p[chosen].tolist(), strict=True)
-    return [_row(dataset, left, right, names[number], sure) for (left, right), number, sure in rows]
-
-
-def _places(found: Judged, pairs: Pairs) -> np.ndarray:
-    """[n] where the pairs asked for stand among those compared, -1 where they were not."""
-    place = {(int(left), int(right)): i for i, (left, right) in enumerate(found.pair)}
-    both = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
-    return np.array([place.get((min(pair), max(pair)), -1) for pair in both], np.int64)
-
-
-def _row(dataset: Dataset, left: int | np.integer, right: int | np.integer, relation: str, probability: float) -> Row:
-    return (*dataset.key(int(left)), *dataset.key(int(right)), relation, probability)
 
 
 @partial(jax.jit, static_argnames="config")

@@ -140,9 +140,14 @@ def load(data: DataConfig, workdir: Path, seed: int) -> Dataset:
 
 def load_folder(data: DataConfig, folder: Path) -> Dataset:
     """The tables of any folder, read with the relations and the names of tables of the config. Raises InputError."""
-    default = records.SAME if data.path else catalogue.RELATIONS
-    relations.roles(data.relations or default)  # what they ask for must be plain
-    return records.read_folder(folder, data.tables or None, data.relations or default)
+    sought = relations_of(data)
+    relations.roles(sought)  # what they ask for must be plain
+    return records.read_folder(folder, data.tables or None, sought)
+
+
+def relations_of(data: DataConfig) -> tuple[Relation, ...]:
+    """The relations to find."""
+    return data.relations or (records.SAME if data.path else catalogue.RELATIONS)
 
 
 def _writable(workdir: Path) -> None:

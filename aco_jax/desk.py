@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import learner, play, supervision
+from aco_jax import learner, play, pretraining, supervision
 from aco_jax.agents import base, ranker, rewriter
-from aco_jax.data import evidence, listing, noise, retrieval, tasks, tokens
+from aco_jax.data import descriptions, listing, noise, retrieval, tasks, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
@@ -31,7 +31,7 @@ class Desk:
     dataset: Dataset
     tokenizer: Tokenizer
     setting: tasks.Setting
-    index: evidence.Index
+    index: descriptions.Index
     lexical: retrieval.Lexical
     problem: listing.Problem
     texts: np.ndarray  # [N, T] int32, records as the reward model reads them
@@ -57,7 +57,7 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
     if tokenizer is None:
         tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
     setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
-    index = evidence.fit(dataset)
+    index = descriptions.fit(dataset)
     lexical = retrieval.fit_lexical(dataset)
     lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
     problem = listing.prepare(dataset, index, lists)
@@ -87,7 +87,7 @@ def unseen(desk: Desk, config: TrainConfig) -> np.ndarray:
     return held & ~held.all()
 
 
-def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> learner.Lessons:
+def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int) -> pretraining.Lessons:
     """Supervised examples for every replica and step of supervised round `number`, leaves [R, steps, batch, ..]."""
     rng = np.random.default_rng([config.seed, LESSONS, number])
     replicas = config.train.replicas
@@ -108,7 +108,7 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
     rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES))), count)
     asking = tasks.ask(rng, desk.setting, draw(count), unrelated=0.0)
     pairs = _pairs_to_read(desk, rng, count)
-    found = learner.Lessons(
+    found = pretraining.Lessons(
         base=base.SftBatch(source, target, kind),
         rewriter=rewriter.SftBatch(rewriting.source, rewriting.target),
         reader=ranker.SftBatch(asking.source, asking.target),
@@ -150,8 +150,10 @@ def choose(
         if not planted[i]:
             contents.append(desk.dataset.row(int(problem.anchor[row])))
             continue
-        copied = desk.dataset.row(int(original[i]))
-        changed = noise.contradict(rng, copied, pool) if taken[i] else copied
+        changed = desk.dataset.row(int(original[i]))
+        if taken[i]:
+            other = noise.contradict(rng, changed, pool)
+            changed, taken[i] = other or changed, other is not None
         contents.append(noise.corrupt(rng, changed, rng.uniform(0.1, 0.5)))
     return Anchors(
         row=rows,

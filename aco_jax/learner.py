@@ -1,51 +1,24 @@
-"""One replica: its state, a step of supervised start, and a local step of the loop.
+"""One replica's local step of the loop.
 
-A local step plays one episode an anchor, remembers it, and moves all six agents at once: their parameters are
-disjoint trees, and what one agent's loss needs of another is a constant to it. The same advantage serves the actor that
-decides and the base that asked.
+It plays one episode an anchor, remembers it, and moves all six agents at once: their parameters are disjoint trees, and
+what one agent's loss needs of another is a constant to it (`targets`). The same advantage serves the actor that decides
+and the base that asked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from flax import struct
 
-from aco_jax import environment, exploration, play, replay, shared_reward, transitions
+from aco_jax import environment, exploration, play, replay, shared_reward, targets, transitions
 from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
-from aco_jax.learner_state import (
-    Averaged,
-    Config,
-    State,
-    adam,
-    all_factors,
-    all_valid,
-    forms,
-    policy_table,
-    trees,
-    vector,
-)
-from aco_jax.ops import divergence, policy_gradient, states, values
-from aco_jax.types import Metrics, Params, Preference, Transition
-
-LANGUAGE = ("base", "rewriter", "ranker", "reward")  # agents with supervised lessons
-WARM_UP = 20  # supervised steps over which the rate rises
-
-
-@struct.dataclass
-class Lessons:
-    """Supervised examples for the language models."""
-
-    base: base.SftBatch
-    rewriter: rewriter.SftBatch
-    reader: ranker.SftBatch
-    responses: chex.Array  # [b, T] int32
+from aco_jax.learner_state import Config, State, all_factors, all_valid, policy_table, trees, update
+from aco_jax.ops import divergence
+from aco_jax.types import Metrics, Params, Preference
 
 
 @struct.dataclass
@@ -69,21 +42,6 @@ class _Constants:
     null_shift: null_shift.Batch | None
 
 
-def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config, rate: float) -> tuple[State, Metrics]:
-    """One supervised step of base, rewriter, the ranker's reader and the reward model's trunk."""
-    del tables
-
-    def total(vectors: dict[str, chex.Array]) -> tuple[chex.Array, Metrics]:
-        losses, metrics = _lesson_losses(trees(vectors, config), config, lessons)
-        return sum(losses.values()), metrics
-
-    (_, metrics), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
-    warm = jnp.minimum(1.0, (state.step + 1) / WARM_UP)
-    now = rate * warm * (1 + jnp.cos(jnp.pi * state.step / config.pretrain_steps)) / 2
-    averaged = _update(state.averaged, grads, config, dict.fromkeys(LANGUAGE, now))
-    return dataclasses.replace(state, averaged=averaged, step=state.step + 1), metrics
-
-
 def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) -> tuple[State, Metrics]:
     """Plays B episodes, remembers them, and updates all agents once."""
     key, *keys = jax.random.split(state.key, 6)
@@ -105,13 +63,13 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     items, indices, weights = replay.sample(state.memory, keys[3], config.replay_batch, exponent, state.shards)
     q = critic.q_table(params["critic"], config.critic, all_factors(config))
     given = _Constants(
-        critic=_critic_batch(state, items, indices, weights, q, log_policy, config),
-        actor=_actor_batch(state, episode, items, q, log_policy, batch, config),
-        advantage=_query_advantage(episode, q, log_policy),
+        critic=targets.critic_batch(state, items, indices, weights, q, log_policy, config),
+        actor=targets.actor_batch(state, episode, items, q, log_policy, batch, config),
+        advantage=targets.query_advantage(episode, q, log_policy),
         shared=shared,
         ranked=ranked,
         preferences=play.prefer(config.base.special, batch, tables.texts, ranked),
-        null_shift=_shift_batch(shifted, episode, q, log_policy, config),
+        null_shift=targets.shift_batch(shifted, episode, q, log_policy, config),
     )
 
     def total(vectors: dict[str, chex.Array], log_policy: chex.Array) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
@@ -125,7 +83,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     lead = jnp.minimum(1.0, (state.step + 1) / max(1.0, config.critic_lead * config.steps))
     rates = dataclasses.asdict(config.rates)
     rates |= {"actor": lead * rates["actor"]} | ({"null_shift": config.null_shift.rate} if config.null_shift else {})
-    averaged = _update(state.averaged, grads, config, rates)
+    averaged = update(state.averaged, grads, config, rates)
     averaged = dataclasses.replace(
         averaged,
         critic_target=critic.update_target(
@@ -136,42 +94,6 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     memory = replay.set_priorities(state.memory, indices, td_error, weights > 0)
     state = dataclasses.replace(state, averaged=averaged, memory=memory, step=state.step + 1, key=key)
     return state, metrics | _episode_metrics(episode, shared, epsilon)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "steps", "batch"))
-def imitate(
-    params: Params, config: Config, key: chex.PRNGKey, steps: int = 100, batch: int = 128, rate: float = 3e-3
-) -> tuple[Params, chex.Array]:
-    """The actor taught to decide as the posterior alone would, and the cross-entropy (nats) at the end.
-
-    Exploring from nothing, one run in three never found out in a few dozen steps that stating a relation can pay.
-    """
-    bins = config.environment.bins
-    factors, valid, policy = all_factors(config), all_valid(config), jnp.asarray(states.fixed_policy(bins))
-    optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps))
-
-    def step(carry: tuple[chex.Array, optax.OptState], key: chex.PRNGKey):
-        flat, moments = carry
-        drawn = jax.random.randint(key, (batch,), 0, bins.state_count)
-
-        def loss(flat: chex.Array) -> chex.Array:
-            tree = trees({"actor": flat}, config)["actor"]
-            return actor.imitation_loss(tree, config.actor, factors[drawn], valid[drawn], policy[drawn])
-
-        value, grads = jax.value_and_grad(loss)(flat)
-        updates, moments = optimiser.update(grads, moments)
-        return (optax.apply_updates(flat, updates), moments), value
-
-    flat = vector(params)
-    (flat, _), losses = jax.lax.scan(step, (flat, optimiser.init(flat)), jax.random.split(key, steps))
-    return trees({"actor": flat}, config)["actor"], losses[-1]
-
-
-def after_merge(state: State, config: Config) -> State:
-    """What follows from merged parameters: what actor and base share."""
-    params = _share_encoders(state.averaged.params, state.merges + 1, config)
-    averaged = dataclasses.replace(state.averaged, params=params)
-    return dataclasses.replace(state, averaged=averaged, merges=state.merges + 1)
 
 
 def _begin_round(state: State, log_policy: chex.Array, config: Config) -> State:
@@ -266,9 +188,9 @@ def _mean_of_rewrites(x: chex.Array) -> chex.Array:
 
 def _remember(state: State, episode: environment.Episode, shared: play.Shared, config: Config) -> State:
     """Counts and stores the transitions, and backs the shared value up along what was seen."""
-    steps, mask = jax.tree.map(_merge_axes, episode.transition), _merge_axes(episode.mask)
+    steps, mask = jax.tree.map(targets.merge_axes, episode.transition), targets.merge_axes(episode.mask)
     counts = transitions.observe(state.counts, steps.s_tm1, steps.a_tm1, steps.s_t, mask)
-    raw_tm1, raw_t = _merge_axes(episode.raw_tm1), _merge_axes(episode.raw_t)
+    raw_tm1, raw_t = targets.merge_axes(episode.raw_tm1), targets.merge_axes(episode.raw_t)
     value = shared_reward.shared_value(
         state.averaged.shared_value,
         shared.score.reward,
@@ -281,100 +203,6 @@ def _remember(state: State, episode: environment.Episode, shared: play.Shared, c
         averaged=dataclasses.replace(state.averaged, shared_value=value),
         memory=replay.add(state.memory, steps, raw_tm1, raw_t, mask),
         counts=counts,
-    )
-
-
-def _critic_batch(
-    state: State,
-    items: Transition,
-    indices: chex.Array,
-    weights: chex.Array,
-    q: chex.Array,
-    log_policy: chex.Array,
-    config: Config,
-) -> critic.Batch:
-    """What the critic learns of the items drawn: n steps of their walks, and the model's one."""
-    bins = config.environment.bins
-    valid, factors = all_valid(config), all_factors(config)
-    target = trees({"critic": state.averaged.critic_target}, config)["critic"]
-    q_target = critic.q_table(target, config.critic, factors)
-    whole = items
-    if config.n_step > 1:
-        steps, mask = replay.following(state.memory, indices, config.n_step)
-        whole = critic.n_step(steps, mask, q, q_target, valid, log_policy)
-    return critic.Batch(
-        factors_tm1=factors[items.s_tm1],
-        a_tm1=items.a_tm1,
-        r_t=whole.r_t,
-        discount_t=whole.discount_t,
-        r_first=items.r_t,
-        q_t=q[whole.s_t],
-        q_target_t=q_target[whole.s_t],
-        valid_t=valid[whole.s_t],
-        p_next=transitions.probabilities(
-            state.counts, items.s_tm1, items.a_tm1, config.smoothing, config.smoothing_decay
-        ),
-        v_target=critic.state_values(q_target, valid, bins.terminal),
-        importance_weights=weights,
-    )
-
-
-def _actor_batch(
-    state: State,
-    episode: environment.Episode,
-    items: Transition,
-    q: chex.Array,
-    log_policy: chex.Array,
-    batch: play.Batch,
-    config: Config,
-) -> actor.Batch:
-    """This step's decisions, and the replayed ones."""
-    fresh = jax.tree.map(_merge_axes, episode.transition)
-    both = jax.tree.map(lambda new, old: jnp.concatenate([new, old]), fresh, items)
-    mask = jnp.concatenate([_merge_axes(episode.mask), jnp.broadcast_to(state.memory.size > 0, items.r_t.shape)])
-    return actor.Batch(
-        factors=all_factors(config),
-        valid=all_valid(config),
-        state=both.s_tm1,
-        action=both.a_tm1,
-        mu=both.mu_tm1,
-        advantage=_advantage(both, q, log_policy),
-        q=q[both.s_tm1],
-        old_log_pi=state.averaged.old_policy[both.s_tm1],
-        mask=mask,
-        reason_source=batch.reason_source,
-        reason=batch.reason,
-        reason_advantage=batch.reason_value,
-    )
-
-
-def _advantage(steps: Transition, q: chex.Array, log_policy: chex.Array) -> chex.Array:
-    """r + discount V(s') - V(s) with V(s) = sum_a pi(a given s) Q(s, a), leaves [N] -> [N]."""
-    value = jax.vmap(values.soft_value)(jnp.exp(log_policy), q)
-    return jax.vmap(policy_gradient.advantage_td)(steps.r_t, steps.discount_t, value[steps.s_t], value[steps.s_tm1])
-
-
-def _query_advantage(episode: environment.Episode, q: chex.Array, log_policy: chex.Array) -> chex.Array:
-    """Discounted sum of the advantages of each query's episode, [B]."""
-    steps = episode.transition
-    flat = _advantage(jax.tree.map(_merge_axes, steps), q, log_policy).reshape(steps.r_t.shape)
-    masked = jnp.where(episode.mask, flat, 0.0)
-    return jax.vmap(policy_gradient.discounted_return)(masked, steps.discount_t)[:, 0]
-
-
-def _shift_batch(
-    shifted: play.Shifted | None, episode: environment.Episode, q: chex.Array, log_policy: chex.Array, config: Config
-) -> null_shift.Batch | None:
-    """What the shifts led to: the advantages of a walk add up to its return less the value of where it began."""
-    if shifted is None:
-        return None
-    value = jax.vmap(values.soft_value)(jnp.exp(log_policy), q)
-    returned = _query_advantage(episode, q, log_policy) + value[episode.transition.s_tm1[:, 0]]
-    return null_shift.Batch(
-        factors=all_factors(config)[shifted.state],
-        shift=shifted.shift,
-        noise=shifted.noise,
-        advantage=returned - value[shifted.state],
     )
 
 
@@ -424,50 +252,6 @@ def _losses(
         )
     metrics = {f"{agent}/{name}": x for agent, found in named.items() for name, x in found.items()}
     return losses, metrics, td_error
-
-
-def _lesson_losses(
-    params: dict[str, Params], config: Config, lessons: Lessons
-) -> tuple[dict[str, chex.Array], Metrics]:
-    """The supervised losses of the language models; the base teaches rewriter and reader."""
-    teacher, model = params["base"], config.base.model
-    found = {
-        "base": base.loss(params["base"], config.base, lessons.base),
-        "rewriter": rewriter.loss(params["rewriter"], config.rewriter, lessons.rewriter, teacher, model),
-        "ranker": ranker.reader_loss(params["ranker"], config.ranker, lessons.reader, teacher, model),
-        "reward": reward.language_loss(params["reward"], config.reward, lessons.responses),
-    }
-    metrics = {f"{agent}/{name}": x for agent, (_, part) in found.items() for name, x in part.items()}
-    return {agent: value for agent, (value, _) in found.items()}, metrics
-
-
-def _update(
-    averaged: Averaged, grads: dict[str, chex.Array], config: Config, rates: dict[str, chex.Numeric]
-) -> Averaged:
-    """One step of Adam for each agent named in `rates`."""
-    params, moments = dict(averaged.params), dict(averaged.moments)
-    for name, rate in rates.items():
-        updates, moments[name] = adam(config).update(grads[name], moments[name], rate=rate)
-        params[name] = optax.apply_updates(params[name], updates)
-    return dataclasses.replace(averaged, params=params, moments=moments)
-
-
-def _share_encoders(params: dict[str, chex.Array], merges: chex.Array, config: Config) -> dict[str, chex.Array]:
-    """Polyak-averages what actor and base have in common but the decision: their encoders."""
-    if not config.share_every:
-        return params
-    rate = jnp.where(merges % config.share_every == 0, config.share_rate, 0.0)
-    common = [
-        np.full(leaf.size, path[0].key.startswith("encoder"))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(forms(config)["base"])
-    ]
-    rates = jnp.where(np.concatenate(common), rate, 0.0)
-    ours, theirs = params["base"], params["actor"]
-    return params | {"base": values.polyak(ours, theirs, rates), "actor": values.polyak(theirs, ours, rates)}
-
-
-def _merge_axes(x: chex.Array) -> chex.Array:
-    return x.reshape(-1, *x.shape[2:])
 
 
 def _episode_metrics(episode: environment.Episode, shared: play.Shared, epsilon: chex.Array) -> Metrics:

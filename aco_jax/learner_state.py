@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 
@@ -166,6 +167,17 @@ def adam(config: Config) -> optax.GradientTransformationExtraArgs:
 
     scaled = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), descend)
     return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam(eps=config.adam_eps), scaled)
+
+
+def update(
+    averaged: Averaged, grads: dict[str, chex.Array], config: Config, rates: dict[str, chex.Numeric]
+) -> Averaged:
+    """One step of Adam for each agent named in `rates`."""
+    params, moments = dict(averaged.params), dict(averaged.moments)
+    for name, rate in rates.items():
+        updates, moments[name] = adam(config).update(grads[name], moments[name], rate=rate)
+        params[name] = optax.apply_updates(params[name], updates)
+    return dataclasses.replace(averaged, params=params, moments=moments)
 
 
 def _fresh(key: chex.PRNGKey, config: Config) -> dict[str, Params]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from aco_jax import inquiry, learner_state, play, supervision
-from aco_jax.data import evidence, listing, retrieval, tasks
+from aco_jax.data import descriptions, evidence, listing, retrieval, tasks
 from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose, unseen
 from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
@@ -136,7 +136,7 @@ def search(team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: i
 def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, np.ndarray, np.ndarray]:
     """Evidence of candidates [n, M + 1, K], their reverse support and their plain score, [n, M + 1, K] each."""
     problem, flat = desk.problem, record.reshape(len(record), -1)
-    described = evidence.describe(desk.index, _tables_of(desk, anchors), anchors.rows)
+    described = descriptions.describe(desk.index, _tables_of(desk, anchors), anchors.rows)
     seen, validity, score = listing.observe_new(problem, desk.index, described, flat, anchors.row, ~anchors.planted)
     reverse = seen[..., evidence.NAMES.index("reverse margin")]
     shape = record.shape
@@ -192,7 +192,9 @@ def _resembling(desk: Desk, anchors: Anchors, searched: np.ndarray, k: int) -> n
     copies = np.flatnonzero(anchors.planted)
     if len(copies) == 0:
         return found
-    described = evidence.describe(desk.index, _tables_of(desk, anchors)[copies], [anchors.rows[int(i)] for i in copies])
+    described = descriptions.describe(
+        desk.index, _tables_of(desk, anchors)[copies], [anchors.rows[int(i)] for i in copies]
+    )
     found[copies] = listing.neighbours(desk.dataset, desk.index, described, searched[copies], k)
     return found
 

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from aco_jax import learner, learner_state, replay, transitions
+from aco_jax import learner_state, replay, transitions
+from aco_jax.ops import values
 from aco_jax.types import Metrics
 
 AXIS = "replica"  # of the mesh
@@ -97,7 +98,7 @@ def merge(state: learner_state.State, config: learner_state.Config) -> learner_s
     state = dataclasses.replace(state, averaged=averaged)
     counts = transitions.merge(state.counts, jax.lax.psum(state.counts.increment, EVERY))
     state = dataclasses.replace(state, counts=counts, shards=replay.exchange(state.memory, EVERY))
-    return learner.after_merge(state, config)
+    return _after_merge(state, config)
 
 
 def average(state: learner_state.State) -> learner_state.State:
@@ -108,6 +109,29 @@ def average(state: learner_state.State) -> learner_state.State:
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
     """The first replica's leaves, [R, ..] -> [..] on the host: after a merge all that is averaged is equal."""
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)[0], tree)
+
+
+def _after_merge(state: learner_state.State, config: learner_state.Config) -> learner_state.State:
+    """What follows from merged parameters: what actor and base share."""
+    params = _share_encoders(state.averaged.params, state.merges + 1, config)
+    averaged = dataclasses.replace(state.averaged, params=params)
+    return dataclasses.replace(state, averaged=averaged, merges=state.merges + 1)
+
+
+def _share_encoders(
+    params: dict[str, chex.Array], merges: chex.Array, config: learner_state.Config
+) -> dict[str, chex.Array]:
+    """Polyak-averages what actor and base have in common but the decision: their encoders."""
+    if not config.share_every:
+        return params
+    rate = jnp.where(merges % config.share_every == 0, config.share_rate, 0.0)
+    common = [
+        np.full(leaf.size, path[0].key.startswith("encoder"))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(learner_state.forms(config)["base"])
+    ]
+    rates = jnp.where(np.concatenate(common), rate, 0.0)
+    ours, theirs = params["base"], params["actor"]
+    return params | {"base": values.polyak(ours, theirs, rates), "actor": values.polyak(theirs, ours, rates)}
 
 
 def _strong(x: chex.Array) -> chex.Array:

@@ -26,22 +26,20 @@ from jax.sharding import Mesh
 
 from aco_jax import (
     checkpoints,
-    exploration,
     learner,
     learner_state,
     prepare,
+    pretraining,
     progress,
-    replay,
     replicas,
+    stages,
     supervision,
     transitions,
 )
 from aco_jax import desk as desks
-from aco_jax.agents import actor, reward
 from aco_jax.data import listing, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.models import judge
-from aco_jax.ops import states
 from aco_jax.settings import TrainConfig, learner_config
 from aco_jax.types import Params
 
@@ -146,16 +144,10 @@ def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Des
 def start(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk) -> Run:
     """A run in which nothing has been learned."""
     return Run(
-        state=_fresh(jax.random.key(config.seed), agents, config.train.replicas),
+        state=stages.fresh(jax.random.key(config.seed), agents, config.train.replicas),
         believed=supervision.init(desk.problem, config.seed),
         logits=np.zeros(desk.problem.record.shape, np.float32),
     )
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _fresh(key: jax.Array, agents: learner_state.Config, count: int) -> learner_state.State:
-    """The replicas' states; as one program, for hundreds of small ones take longer to compile."""
-    return replicas.start(learner_state.init(key, agents), count, jax.random.fold_in(key, 2))
 
 
 def parameters(run: Run, agents: learner_state.Config) -> dict[str, Params]:
@@ -167,7 +159,7 @@ def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, 
     """The steps of the whole run, in order."""
     shared = desks.tables(desk)
     pretrain = replicas.make_round(
-        partial(learner.pretrain_step, config=agents, rate=config.train.pretrain_rate), replicas.average, mesh
+        partial(pretraining.pretrain_step, config=agents, rate=config.train.pretrain_rate), replicas.average, mesh
     )
     play = replicas.make_round(partial(learner.local_step, config=agents), partial(replicas.merge, config=agents), mesh)
     yield "judging", partial(believe, config, agents, desk, mesh)
@@ -182,8 +174,8 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
     believed, evidence = run.believed, jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     metrics: dict[str, float] = {}
-    params: Params = {}
-    settings, logits = agents.ranker.judge, run.logits
+    settings, logits, kept = agents.ranker.judge, run.logits, believed.fold
+    params = judge.init(jax.random.key(config.seed), settings)
     halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
     single = [supervision.alone(half, config.seed) for half in halves.values()]
     own = {table: half.score for table, half in halves.items()}
@@ -195,6 +187,8 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
         return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
 
     for number in range(JUDGING):
+        if not np.any(believed.weight):
+            break  # nothing to learn from
         lessons = supervision.propose(desk.problem, believed)
         if number:  # a judge must say first who is repeated
             trusted = supervision.trust(believed)
@@ -218,7 +212,7 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
         }
     # The folds that the judge was trained with stay: what it says of a list must come from who never saw it.
     believed = dataclasses.replace(believed, fold=kept)
-    state = replicas.place(_with_judge(run.state, params, agents), mesh)
+    state = replicas.place(stages.with_judge(run.state, params, agents), mesh)
     return dataclasses.replace(run, state=state, believed=believed, logits=logits), metrics
 
 
@@ -255,7 +249,7 @@ def _pretrain(config, desk, shared, advance, number: int, run: Run):
 
 
 def _graduate(config, agents, mesh, run: Run):
-    state, metrics = _taught(run.state, agents, jax.random.key(config.seed))
+    state, metrics = stages.taught(run.state, agents, jax.random.key(config.seed))
     return dataclasses.replace(run, state=replicas.place(state, mesh)), metrics
 
 
@@ -264,66 +258,8 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
     state, metrics = advance(run.state, material, shared)
     if number == 0:
-        state = replicas.place(_after_warm_up(state, agents), mesh)
+        state = replicas.place(stages.after_warm_up(state, agents), mesh)
     return dataclasses.replace(run, state=state), metrics | measured | visits(state, agents)
-
-
-@partial(jax.jit, static_argnums=1)
-def _taught(
-    state: learner_state.State, agents: learner_state.Config, key: jax.Array
-) -> tuple[learner_state.State, dict[str, jax.Array]]:
-    """After the supervised start: the actor begins as the base, taught the fixed policy, and the reward model's start
-    is kept."""
-    params = _first(state.averaged.params, agents)
-    decides, cross_entropy = learner.imitate(actor.from_base(params["base"]), agents, key)
-    moved = _with(state, {"actor": decides, "reward": reward.restart(params["reward"])})
-    # Moments of the lessons would go on moving what the rounds have no gradient for.
-    averaged = dataclasses.replace(moved.averaged, moments=jax.tree.map(jnp.zeros_like, moved.averaged.moments))
-    moved = dataclasses.replace(moved, averaged=averaged, step=jnp.zeros_like(state.step))
-    return moved, {"actor/imitation": cross_entropy}
-
-
-@partial(jax.jit, static_argnums=2)
-def _with_judge(state: learner_state.State, fitted: Params, agents: learner_state.Config) -> learner_state.State:
-    return _with(state, {"ranker": _first(state.averaged.params, agents)["ranker"] | {"judge": fitted}})
-
-
-def _first(params: dict[str, jax.Array], agents: learner_state.Config) -> dict[str, Params]:
-    """The agents' parameters of the first of equal replicas."""
-    return learner_state.trees(jax.tree.map(lambda x: x[0], params), agents)
-
-
-def _with(state: learner_state.State, params: dict[str, Params]) -> learner_state.State:
-    """The state with other parameters of some agents, in all replicas."""
-    count = state.step.shape[0]
-    moved = _spread({name: learner_state.vector(tree) for name, tree in params.items()}, count)
-    averaged = dataclasses.replace(state.averaged, params=state.averaged.params | moved)
-    return dataclasses.replace(state, averaged=averaged)
-
-
-@partial(jax.jit, static_argnums=1)
-def _after_warm_up(state: learner_state.State, agents: learner_state.Config) -> learner_state.State:
-    """After the warm-up round: how much to explore, and the bins of the states, fitted once and the same everywhere.
-
-    The first share of exploring actions is how uncertain the transitions were. Then counts are cleared and the replay
-    is recoded.
-    """
-    bins, count = agents.environment.bins, state.step.shape[0]
-    seen = jax.tree.map(lambda x: x[0], state.counts)
-    valid = states.valid_actions(bins, jnp.arange(bins.state_count))
-    entropy = transitions.row_entropy(seen, agents.smoothing, agents.smoothing_decay)
-    epsilon = exploration.epsilon_from_entropy(entropy, transitions.reachable(seen, valid))
-    raw = state.memory.raw_tm1.reshape(-1, state.memory.raw_tm1.shape[-1])
-    filled = (jnp.arange(state.memory.capacity)[None] < state.memory.size[:, None]).reshape(-1)
-    edges = states.fit(bins, raw, filled)
-    encode = jax.vmap(partial(states.number, bins, edges))
-    return dataclasses.replace(
-        state,
-        averaged=dataclasses.replace(state.averaged, epsilon=_spread(epsilon, count)),
-        edges=_spread(edges, count),
-        memory=jax.vmap(lambda memory: replay.recode(memory, encode))(state.memory),
-        counts=_spread(transitions.init(bins.state_count, bins.action_count), count),
-    )
 
 
 def visits(state: learner_state.State, agents: learner_state.Config) -> dict[str, float]:
@@ -335,10 +271,6 @@ def visits(state: learner_state.State, agents: learner_state.Config) -> dict[str
     shares = {f"actor/share_{name}": float(taken[:, relations + i].sum()) / total for name, i in kinds.items()}
     related = float(taken[:, :relations].sum()) / total
     return {"transitions/visited": float((taken.sum(axis=1) > 0).sum()), "actor/share_related": related, **shares}
-
-
-def _spread(tree: Params, count: int) -> Params:
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
 
 
 def summarise(

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 import launch
-from aco_jax import answer, configuration, settings
+from aco_jax import answer, configuration, settings, statements
 from aco_jax.data.records import InputError, read_pairs
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     if not out.parent.is_dir() or out.is_dir():
         raise InputError(f"{out}: cannot be written, expected a file in a folder that exists")
     rows = answer.relate(workdir, dataset, pairs)
-    answer.write_relations(out, rows)
+    statements.write_relations(out, rows)
     print(f"{out}: {len(rows)} pairs of {dataset.size} records in {len(dataset.tables)} tables")
 
 

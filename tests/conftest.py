@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 import jax
+import pandas as pd
 import pytest
 
 import compilation
 from aco_jax import configuration
-from aco_jax.data import catalogue
+from aco_jax.data import catalogue, records
 from aco_jax.settings import TrainConfig
 
 _FAKE_DEVICES = "--xla_force_host_platform_device_count"
@@ -49,3 +50,13 @@ def tiny(shops: Path) -> TrainConfig:
     config.model.update(width=16, mlp_width=16)
     config.environment.max_steps = 8
     return configuration.from_dict(TrainConfig, config.to_dict())
+
+
+@pytest.fixture(scope="session")
+def kitchens() -> tuple[records.Table, ...]:
+    """Records 0..11 and 12..23: pans of 20 and 24 cm, lids of 20 and 24 cm, three times."""
+    words = {"pan": ("frying pan with riveted handle", 40), "lid": ("glass cover with steam vent", 12)}
+    rows = [(f"{kind} {size} cm {text}", price + 0.37) for kind, (text, price) in words.items() for size in (20, 24)]
+    frame = pd.DataFrame(rows * 3, columns=["title", "price"]).astype(str)
+    frame.insert(0, "id", [str(n) for n in range(len(frame))])
+    return records.from_frames({"a": frame, "b": frame}).tables

@@ -1,99 +1,48 @@
-"""Answers where more is sought than which records are the same: what was judged is given, and nothing is trained."""
+"""Relating by the relations of the run: what was judged of the tables lies in its workdir, and nothing is trained."""
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
-import pandas as pd
 import pytest
 
-from aco_jax import answer
+from aco_jax import answer, configuration, statements
 from aco_jax.data import records
-from aco_jax.data.records import Pairs, Relation
+from aco_jax.data.records import Dataset, InputError, Pairs, Relation
+from aco_jax.settings import TrainConfig
 
-WORDS = {"pan": ("frying pan with riveted handle", 40), "lid": ("glass cover with steam vent", 12)}
-RELATIONS = (  # in the order of the alphabet, as a config file gives them
-    Relation("complement", "One is made to be used with the other.", max_partners=None),
-    Relation("same", "One and the same thing.", max_partners=None),
-    Relation("substitute", "One can stand in for the other.", max_partners=None),
-)
+SPARE = Relation("spare", "One fits the other.", max_partners=None)
 
 
-def shop():
-    rows = [(f"{kind} {size} cm {words}", price + 0.37) for kind, (words, price) in WORDS.items() for size in (20, 24)]
-    frame = pd.DataFrame(rows * 3, columns=["title", "price"]).astype(str)
-    frame.insert(0, "id", [str(n) for n in range(len(frame))])
-    return frame
+@pytest.fixture
+def dataset(kitchens: tuple[records.Table, ...]) -> Dataset:
+    """Both kitchens' pans and lids, and which of them fit."""
+    return Dataset(kitchens, (SPARE,))
 
 
-def judged(dataset, same, related=None):
-    """What a judge would have thought of the pairs `same`, (left, right) -> probability."""
-    pair, p = np.array(list(same), np.int32).reshape(-1, 2), np.array(list(same.values()), np.float32)
-    nobody = np.zeros(len(p), bool)
-    return answer.Judged(pair, p, nobody, nobody, p > 0.5 if related is None else np.array(related))
+@pytest.fixture
+def workdir(tiny: TrainConfig, dataset: Dataset, tmp_path: Path) -> Path:
+    """A finished run for spares that has judged these tables."""
+    config = dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, relations=(SPARE,)))
+    configuration.claim(tmp_path, config)
+    (tmp_path / "summary.json").write_text("{}")
+    pair, nobody = np.array([[0, 12], [0, 14]], np.int32), np.zeros(2, bool)
+    found = statements.Judged(pair, np.zeros(2, np.float32), nobody, nobody, nobody)
+    np.savez(tmp_path / answer.KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
+    return tmp_path
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    """Records 0..11 and 12..23: pans of 20 and 24 cm, lids of 20 and 24 cm, three times."""
-    return records.from_frames({"a": shop(), "b": shop()}, RELATIONS)
+def test_other_relations_than_the_runs_are_refused(workdir: Path, dataset: Dataset) -> None:
+    with pytest.raises(InputError) as error:
+        answer.relate(workdir, Dataset(dataset.tables))
+    assert all(word in str(error.value) for word in (str(workdir), "relations same", "expected the run's spare"))
 
 
-def stated(rows):
-    return {(row[1], row[3]): row[4] for row in rows}
-
-
-def test_every_pair_asked_for_has_a_relation_or_none(dataset):
-    found = judged(dataset, {(0, 12): 0.9, (1, 13): 0.8, (0, 13): 0.3})
-    left, right = np.array([0, 0, 13, 0, 0]), np.array([12, 16, 0, 14, 15])
-    rows = answer.rows_of(dataset, found, Pairs(left, right, None))
-    assert [row[4] for row in rows] == ["same", "substitute", "unrelated", "complement", "unrelated"]
-    assert [row[:4] for row in rows][2] == ("b", "1", "a", "0")  # as it was asked
-    assert rows[0][5] == pytest.approx(0.9)
-    assert all(0.5 < row[5] <= 1 for row in rows)
-
-
-def test_what_is_stated_of_all_tables(dataset):
-    """Three of a kind and size in each table: all nine pairs, and the nine with what goes with them, at once."""
-    same = {(n, 12 + n): 0.95 for n in range(12)}
-    rows = answer.rows_of(dataset, judged(dataset, same), None)
-    found = stated(rows)
-    kind = [(n % 4 // 2, n % 2) for n in range(12)]  # kind and size of each record
-
-    def truth(a, b):
-        if a == b:
-            return "same"
-        if kind[a][1] != kind[b][1]:
-            return None
-        return "substitute" if kind[a] == kind[b] else "complement"
-
-    expected = {(str(a), str(b)): truth(a, b) for a in range(12) for b in range(12) if truth(a, b)}
-    assert found == expected
-    assert [row[5] for row in rows] == sorted((row[5] for row in rows), reverse=True)
-
-
-def test_what_the_actor_turned_down_is_not_the_same(dataset):
-    found = judged(dataset, {(0, 12): 0.7, (1, 13): 0.9}, related=[False, True])
-    several = answer.judge_several(dataset, found)
-    place = {tuple(pair): i for i, pair in enumerate(several.pair.tolist())}
-    relation = several.relation[[place[0, 12], place[1, 13]]]
-    assert relation[0] != 2
-    assert relation[1] == 2
-    np.testing.assert_allclose(several.probability.sum(axis=1), 1, atol=1e-9)
-
-
-def test_the_relations_are_estimated_by_their_names(dataset):
-    found = judged(dataset, {(n, 12 + n): 0.9 for n in range(12)})
-    estimates = answer.estimates(dataset, found)
-    assert set(estimates) == {"catalogue", "same", "substitute", "complement"}
-    assert estimates["catalogue"] == estimates["same"]
-    assert estimates["same"]["precision"] == pytest.approx(0.9)
-    one = records.Dataset(dataset.tables)
-    only = answer.estimate(found.posterior, found.related)
-    assert answer.estimates(one, found) == {"catalogue": only, "same": only}
-
-
-def test_where_the_same_is_not_sought_nothing_is_stated_to_be_it(dataset):
-    fits = records.Dataset(dataset.tables, (Relation("compatible", "One fits the other.", max_partners=None),))
-    pairs = Pairs(np.array([0, 0, 0]), np.array([12, 14, 15]), None)
-    rows = answer.rows_of(fits, judged(fits, {(0, 12): 0.99}), pairs)
-    assert [row[4] for row in rows] == ["unrelated", "compatible", "unrelated"]
+def test_what_a_relation_asks_for_is_what_the_run_was_told(workdir: Path, dataset: Dataset) -> None:
+    """A lid fits a pan; that another pan can stand in for it the tables may say, but it was not learned."""
+    reworded = dataclasses.replace(SPARE, definition="One can stand in for the other.")
+    pairs = Pairs(np.array([0, 0]), np.array([14, 16]), None)
+    rows = answer.relate(workdir, Dataset(dataset.tables, (reworded,)), pairs)
+    assert [row[4] for row in rows] == ["spare", "unrelated"]

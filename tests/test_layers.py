@@ -18,10 +18,11 @@ LAYERS = (
     ("ops",),
     ("models", "data"),
     ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision", "relations"),
-    ("learner_state", "play", "learner", "replicas"),
+    ("learner_state", "play", "targets", "learner", "pretraining", "replicas", "stages"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
-        *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "probes", "answer", "ask", "export"),
+        *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "probes", "statements", "answer"),
+        *("ask", "export"),
     ),
 )
 APART = 3  # rooms of this layer, each agent one, do not import one another
@@ -137,7 +138,7 @@ def test_optimisers_are_the_learners():
     allowed = {*dir(optax.losses), "losses", "OptState", "GradientTransformation"}
     for path in PROGRAM:
         name = relative(path)
-        if name in ("aco_jax/learner.py", "aco_jax/learner_state.py", "aco_jax/models/judge.py"):
+        if name in ("aco_jax/pretraining.py", "aco_jax/learner_state.py", "aco_jax/models/judge.py"):
             continue
         if name.startswith("experiments/benchmarks/"):
             continue

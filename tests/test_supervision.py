@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aco_jax import supervision
-from aco_jax.data import evidence, listing, records, retrieval
+from aco_jax.data import descriptions, listing, records, retrieval
 
 NAMES = ["red apple a100", "green pear b200", "blue plum c300", "grey fig d400"]
 
@@ -18,7 +18,7 @@ def parts():
     other = [f"{n} fresh" for n in NAMES[:3]]
     right = pd.DataFrame({"id": list("012"), "name": other, "text": [f"more of {n}" for n in other]})
     dataset = records.from_frames({"a": left, "b": right})
-    index = evidence.fit(dataset)
+    index = descriptions.fit(dataset)
     lists = retrieval.candidates(dataset, [index.records.text], k=4, depth=4)
     return dataset, index, listing.prepare(dataset, index, lists)
 
@@ -72,7 +72,7 @@ def repeated():
     left = pd.DataFrame({"id": list("0123"), "name": rows})
     right = pd.DataFrame({"id": list("01234567"), "name": [r for r in rows for _ in range(2)]})
     dataset = records.from_frames({"a": left, "b": right})
-    index = evidence.fit(dataset)
+    index = descriptions.fit(dataset)
     problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
     return problem, {(k, 4 + 2 * k + n) for k in range(4) for n in range(2)}
 
@@ -110,7 +110,7 @@ def test_both_directions_of_every_believed_pair_share_a_fold(first, seed):
         for name in sorted(tables, key=lambda name: name != first)
     }
     dataset = records.from_frames(frames)
-    index = evidence.fit(dataset)
+    index = descriptions.fit(dataset)
     problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
     gold = {(a, b) for a, b in map(tuple, problem.pair.tolist()) if dataset.text(a) == dataset.text(b)}
     state = supervision.update(problem, supervision.init(problem, seed), logits_of(problem, gold))
@@ -140,7 +140,7 @@ def test_company_is_the_surest_partner_in_a_table_not_searched():
         for name, numbers in shops.items()
     }
     dataset = records.from_frames({name: frame.astype(str) for name, frame in frames.items()})
-    index = evidence.fit(dataset)
+    index = descriptions.fit(dataset)
     problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=3, depth=3))
     rows = np.arange(len(problem.anchor))
     state = supervision.init(problem, 0)
@@ -168,29 +168,30 @@ def clean_and_repeated():
     left = pd.DataFrame({"id": range(16), "name": rows}).astype(str)
     right = pd.DataFrame({"id": range(32), "name": [row for row in rows for _ in range(2)]}).astype(str)
     dataset = records.from_frames({"a": left, "b": right})
-    index = evidence.fit(dataset)
+    index = descriptions.fit(dataset)
     problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
     return dataset, problem, listing.halves(dataset, index, problem, 0)
 
 
 def test_halves_part_a_table_and_keep_its_evidence(clean_and_repeated):
     dataset, problem, halves = clean_and_repeated
-    assert [half.size for half in halves] == [16, 32]
-    for half in halves:
+    assert [half.size for half in halves.values()] == [16, 32]
+    for half in halves.values():
         first = half.home == 0
         assert first.sum() == half.size // 2
         assert (half.record[first].max(), half.record[~first].max()) < (half.size, half.size // 2)
         np.testing.assert_array_equal(half.mean, problem.mean)
-    again = listing.halves(dataset, evidence.fit(dataset), problem, 0)
+    again = listing.halves(dataset, descriptions.fit(dataset), problem, 0)
     np.testing.assert_array_equal(halves[1].record, again[1].record)
-    assert (listing.halves(dataset, evidence.fit(dataset), problem, 1)[1].record != again[1].record).any()
+    assert (listing.halves(dataset, descriptions.fit(dataset), problem, 1)[1].record != again[1].record).any()
 
 
 def test_who_is_repeated_is_no_stranger(clean_and_repeated):
     """A judge that knows equal text finds the copies in table b, and nobody in table a."""
     halves = clean_and_repeated[2]
     clean, repeated = (
-        supervision.unpartnered(half, np.where((half.score > 0.99) & (half.record >= 0), 6.0, -6.0)) for half in halves
+        supervision.unpartnered(half, np.where((half.score > 0.99) & (half.record >= 0), 6.0, -6.0))
+        for half in halves.values()
     )
     assert clean.min() > 0.9
     found = halves[1].score.max(axis=1) > 0.99
@@ -203,7 +204,7 @@ def test_who_is_repeated_is_no_stranger(clean_and_repeated):
 def test_lists_of_one_table_take_half_the_weight_of_null(clean_and_repeated):
     _, problem, halves = clean_and_repeated
     proposed = supervision.propose(problem, supervision.init(problem, 0))
-    single = [supervision.alone(half, 0) for half in halves]
+    single = [supervision.alone(half, 0) for half in halves.values()]
     sure = [np.linspace(0.5, 1.0, len(fold), dtype=np.float32) for _, _, fold in single]
     candidates, belief, fold = supervision.join(proposed, single, sure)
     count, before = len(proposed[2]), np.asarray(proposed[1].weight)

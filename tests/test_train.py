@@ -310,17 +310,6 @@ def test_the_shared_reward_reaches_every_agent_that_has_a_share(
     assert different == {"base", "rewriter", "ranker", "critic", "actor"}
 
 
-def test_the_actor_begins_at_the_fixed_policy(parts: Parts) -> None:
-    agents = parts.agents
-    params = learner_state.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), agents)
-    taught, cross_entropy = learner.imitate(params["actor"], agents, jax.random.key(0), steps=300)
-    wanted = states.fixed_policy(agents.environment.bins)
-    found = np.asarray(learner_state.policy_table(taught, agents))
-    assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.98
-    entropy = -np.sum(np.where(wanted > 0, wanted * np.log(np.maximum(wanted, 1e-9)), 0), axis=1).mean()
-    assert entropy - 0.05 < float(cross_entropy) < entropy + 0.3
-
-
 @pytest.mark.slow
 def test_other_tables_are_related_with_what_was_learned(finished: Path, tmp_path: Path) -> None:
     """More records, other ids: the judge answers, every member of it, and nothing is trained."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aco_jax.data import evidence
+from aco_jax.data import descriptions, evidence
 from aco_jax.data.records import Dataset, Table
 from aco_jax.data.retrieval import Lists, nearest
 from aco_jax.data.retrieval import candidates as candidate_lists
@@ -48,7 +48,7 @@ class Problem:
     size: int
 
 
-def prepare(dataset: Dataset, index: evidence.Index, lists: Lists) -> Problem:
+def prepare(dataset: Dataset, index: descriptions.Index, lists: Lists) -> Problem:
     """Compares every candidate pair once, and finds each pair's list in the other direction."""
     rows, slots = np.nonzero(lists.record >= 0)
     anchor, other = lists.anchor[rows].astype(np.int64), lists.record[rows, slots].astype(np.int64)
@@ -84,7 +84,7 @@ def prepare(dataset: Dataset, index: evidence.Index, lists: Lists) -> Problem:
     return Problem(**{**blank.__dict__, "mean": mean.astype(np.float32), "std": std.astype(np.float32)})
 
 
-def halves(dataset: Dataset, index: evidence.Index, problem: Problem, seed: int) -> dict[int, Problem]:
+def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: int) -> dict[int, Problem]:
     """Each table, by its number, against itself: it is parted at random in two, and every record looks among those of the other half.
 
     Evidence is standardised as that of `problem`. Of a table of more than SAMPLE records that many are looked at; one
@@ -105,7 +105,7 @@ def halves(dataset: Dataset, index: evidence.Index, problem: Problem, seed: int)
             dataset.relations,
         )
         records = index.records.take(first + rows)
-        own = dataclasses.replace(index, records=records, repeats=evidence.nearest_own(records, parted.offsets))
+        own = dataclasses.replace(index, records=records, repeats=descriptions.nearest_own(records, parted.offsets))
         lists = candidate_lists(parted, [records.text, records.title], k=problem.record.shape[1])
         half = prepare(parted, own, lists)
         found[number] = dataclasses.replace(half, mean=problem.mean, std=problem.std)
@@ -133,8 +133,8 @@ def everything(problem: Problem) -> Candidates:
 
 def observe_new(
     problem: Problem,
-    index: evidence.Index,
-    described: evidence.Description,
+    index: descriptions.Index,
+    described: descriptions.Description,
     record: np.ndarray,
     rows: np.ndarray,
     standing: np.ndarray,
@@ -167,7 +167,7 @@ def observe_new(
 
 
 def neighbours(
-    dataset: Dataset, index: evidence.Index, described: evidence.Description, tables: np.ndarray, k: int
+    dataset: Dataset, index: descriptions.Index, described: descriptions.Description, tables: np.ndarray, k: int
 ) -> np.ndarray:
     """The k records of table tables[i] whose text is most like record i's, [r, k], -1 where there are fewer."""
     record = np.full((len(described), k), -1, np.int32)

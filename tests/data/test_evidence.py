@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aco_jax.data import evidence, fields, records
+from aco_jax.data import descriptions, evidence, fields, records
 
 ROWS = [
     ("sony turntable pslx350h", "sony ps-lx350h belt drive", "99.0", "100.00"),
@@ -24,7 +24,7 @@ def dataset() -> records.Dataset:
 
 @pytest.fixture(scope="module")
 def index(dataset):
-    return evidence.fit(dataset)
+    return descriptions.fit(dataset)
 
 
 def item(facts: np.ndarray, name: str) -> np.ndarray:
@@ -57,18 +57,13 @@ def test_prices_in_columns_of_other_things_are_found_where_no_column_has_amounts
 
     left = table(["sony turntable", "canon ink 10.50", "finale"], ["99.00 sony", "canon", "makemusic 20.00"])
     right = table(["sony 100.00", "canon ink", "finale upgrade"], ["sony", "21.00 canon", "makemusic"])
-    found = evidence.fit(records.from_frames({"a": left, "b": right}))
+    found = descriptions.fit(records.from_frames({"a": left, "b": right}))
     assert found.fields.stray
     facts, _ = evidence.compare(found, found.records, found.records, np.arange(3), np.arange(3, 6))
     np.testing.assert_allclose(item(facts, "price ratio"), [abs(np.log(0.99)), np.log(2), 0], atol=1e-5)
     np.testing.assert_allclose(item(facts, "price missing"), [0, 0, 1])
     priced = {name: frame.assign(price=["1.00", "2.00", "3.00"]) for name, frame in {"a": left, "b": right}.items()}
     assert not fields.fit(records.from_frames(priced)).stray
-
-
-def test_a_record_without_a_title_is_named_by_all_it_says(index):
-    bare = evidence.describe(index, 0, [{"price": "10.5", "name": ""}, {"unheard": "canon ink cli221"}])
-    assert bare.words == ((), ("canon", "ink", "cli221"))
 
 
 def test_codes_numbers_and_prices(index):
@@ -94,7 +89,7 @@ def test_swap_is_the_comparison_from_the_other_side(index):
 
 
 def test_a_new_row_equals_the_old_one_and_may_miss_columns(dataset, index):
-    copy = evidence.describe(index, 0, [dataset.row(0), {}, {"unheard": "sony"}])
+    copy = descriptions.describe(index, 0, [dataset.row(0), {}, {"unheard": "sony"}])
     facts, _ = evidence.compare(index, copy, index.records, np.array([0, 1, 2]), np.array([3, 3, 3]))
     old, _ = evidence.compare(index, index.records, index.records, np.array([0]), np.array([3]))
     np.testing.assert_allclose(facts[:1], old, rtol=1e-6)

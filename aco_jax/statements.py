@@ -1,0 +1,144 @@
+"""What is stated of pairs once they have been judged: rows of relations.csv, and estimates without a label.
+
+Which pairs are the same was found by the judge and the actor. Where more is sought, what else they are is told by what
+the tables say of kinds and sizes (`relations`), for pairs that were compared and for pairs that kinds bring together.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aco_jax import relations
+from aco_jax.data import kinds as sorts
+from aco_jax.data.records import Dataset, Pairs
+from aco_jax.types import UNRELATED
+
+Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
+COLUMNS = ("ltable", "ltable_id", "rtable", "rtable_id", "relation", "probability")
+UNLIKELY = 1e-4  # probability of a pair that nobody retrieved
+PARTNERS = 32  # of one kind and table that a record is looked at with, where it may have many partners
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All pairs that were compared, and what is thought of them."""
+
+    pair: np.ndarray  # [P, 2] int32 records
+    posterior: np.ndarray  # [P] float32
+    stated: np.ndarray  # [P] bool, by the actor from either end
+    rejected: np.ndarray  # [P] bool, by the actor from either end, and stated from neither
+    related: np.ndarray  # [P] bool
+
+
+@dataclass(frozen=True)
+class Several:
+    """Pairs and what is thought of each of the relations sought, where more is sought than which are the same."""
+
+    pair: np.ndarray  # [P, 2] int32 records
+    probability: np.ndarray  # [P, Y + 1] float64, "unrelated" first; rows sum to 1
+    relation: np.ndarray  # [P] int, the one stated, UNRELATED where none is
+
+
+def conclude(dataset: Dataset, found: Judged) -> tuple[list[Row], dict[str, dict[str, float]]]:
+    """Rows of the related pairs, likeliest first, and what is expected of them.
+
+    The expectations are of the catalogue's same pairs, and of each relation by its name.
+    """
+    if not relations.roles(dataset.relations).beyond:
+        only = estimate(found.posterior, found.related)
+        return rows_of(dataset, found, None), {"catalogue": only, dataset.relations[0].name: only}
+    several = judge_several(dataset, found)
+    each = {
+        relation.name: estimate(several.probability[:, number], several.relation == number)
+        for number, relation in enumerate(dataset.relations, start=1)
+    }
+    expected = {"catalogue": each[relations.identity(dataset.relations).name]} | each
+    return _rows_of_several(dataset, several, everything=False), expected
+
+
+def rows_of(dataset: Dataset, found: Judged, pairs: Pairs | None) -> list[Row]:
+    """Rows of the related pairs, likeliest first; or of the pairs asked for, in their order."""
+    if relations.roles(dataset.relations).beyond:
+        return _rows_of_several(dataset, judge_several(dataset, found, pairs), everything=pairs is not None)
+    name = dataset.relations[0].name
+    if pairs is None:
+        chosen = np.flatnonzero(found.related)
+        chosen = chosen[np.argsort(-found.posterior[chosen], kind="stable")]
+        return [_row(dataset, found.pair[i, 0], found.pair[i, 1], name, float(found.posterior[i])) for i in chosen]
+    rows = []
+    for left, right, i in zip(pairs.left.tolist(), pairs.right.tolist(), _places(found, pairs).tolist(), strict=True):
+        p = UNLIKELY if i < 0 else float(found.posterior[i])
+        is_related = i >= 0 and bool(found.related[i])
+        rows.append(_row(dataset, left, right, name if is_related else "unrelated", p if is_related else 1 - p))
+    return rows
+
+
+def judge_several(dataset: Dataset, found: Judged, pairs: Pairs | None = None) -> Several:
+    """All relations of the pairs asked for; by default of those compared and those that kind and size bring together.
+
+    Which pairs are the same was found by the judge and the actor; what else they are is told by what the tables say of
+    kinds and sizes.
+    """
+    sought = relations.roles(dataset.relations)
+    posterior = found.posterior if sought.same else np.zeros(len(found.pair))
+    sure = found.pair[found.related] if sought.same else found.pair[:0]
+    kinds = sorts.fit(dataset, sure)
+    if pairs is None:
+        both = np.concatenate([found.pair, sorts.partners(dataset, kinds, PARTNERS)])
+        pair = np.unique(np.sort(both, axis=1), axis=0)
+        pairs = Pairs(pair[:, 0], pair[:, 1], None)
+    pair, place = np.stack([pairs.left, pairs.right], axis=1), _places(found, pairs)
+    unseen = UNLIKELY if sought.same else 0.0
+    same = np.where(place >= 0, np.append(posterior, 0.0)[place], unseen)
+    wrong = relations.errors(kinds, found.pair, posterior)
+    probability = relations.probabilities(kinds, wrong, sought, pair, same)
+    open_to = probability.copy()
+    if sought.same:
+        open_to[(place >= 0) & ~np.append(found.related, False)[place], sought.same] = 0
+    return Several(pair, probability, open_to.argmax(axis=1))
+
+
+def estimate(posterior: np.ndarray, related: np.ndarray) -> dict[str, float]:
+    """Precision, recall and F1 that the posteriors expect of the related pairs: for people, never a reward."""
+    sure, all_ = float(posterior[related].sum()), float(posterior.sum())
+    count = int(related.sum())
+    return {
+        "precision": sure / count if count else 0.0,
+        "recall": sure / all_ if all_ else 0.0,
+        "f1": 2 * sure / (count + all_) if count + all_ else 0.0,
+    }
+
+
+def write_relations(path: Path, rows: Sequence[Row]) -> None:
+    """relations.csv: one row a pair."""
+    with Path(path).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((*row[:-1], f"{row[-1]:.4f}") for row in rows)
+
+
+def _rows_of_several(dataset: Dataset, several: Several, everything: bool) -> list[Row]:
+    """A row of each pair in its order, or of the related ones only, likeliest first."""
+    names = ["unrelated", *(relation.name for relation in dataset.relations)]
+    p = np.take_along_axis(several.probability, several.relation[:, None], axis=1)[:, 0]
+    chosen = np.arange(len(p)) if everything else np.flatnonzero(several.relation != UNRELATED)
+    if not everything:
+        chosen = chosen[np.argsort(-p[chosen], kind="stable")]
+    rows = zip(several.pair[chosen].tolist(), several.relation[chosen].tolist(), p[chosen].tolist(), strict=True)
+    return [_row(dataset, left, right, names[number], sure) for (left, right), number, sure in rows]
+
+
+def _places(found: Judged, pairs: Pairs) -> np.ndarray:
+    """[n] where the pairs asked for stand among those compared, -1 where they were not."""
+    place = {(int(left), int(right)): i for i, (left, right) in enumerate(found.pair)}
+    both = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
+    return np.array([place.get((min(pair), max(pair)), -1) for pair in both], np.int64)
+
+
+def _row(dataset: Dataset, left: int | np.integer, right: int | np.integer, relation: str, probability: float) -> Row:
+    return (*dataset.key(int(left)), *dataset.key(int(right)), relation, probability)
