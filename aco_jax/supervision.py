@@ -22,6 +22,7 @@ from aco_jax.ops import calibration
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates
 
 EMPTY_LOGIT = -30.0
+LEAST = 1e-3  # above 0, so that what was thought before the doubt can be told from what is thought after it
 
 Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the fold [n] of each
 
@@ -104,7 +105,7 @@ def temper(
         halves: of the tables against themselves, by the number of the table.
         own: [R', K] scores of the candidates of their lists.
     """
-    found = np.zeros(len(problem.pair), np.float32)
+    found = np.full(len(problem.pair), LEAST, np.float32)
     for kind in np.unique(problem.kind):
         lists = problem.kind == kind
         filled, table = problem.record[lists] >= 0, int(problem.home[lists][0])
@@ -113,6 +114,7 @@ def temper(
             strangers = np.where(halves[table].record >= 0, own[table], EMPTY_LOGIT)
             seen = _discovered(np.where(filled, score[lists], EMPTY_LOGIT), strangers)
         np.maximum.at(found, problem.place[lists][filled], seen[filled])
+    found = np.minimum(found, state.discovered)
     rows, target = np.arange(len(problem.anchor)), np.asarray(state.target)
     kept = np.maximum(found, config.doubted)[np.maximum(problem.place[rows, np.maximum(target, 0)], 0)]
     return dataclasses.replace(state, discovered=found, weight=np.asarray(state.weight) * np.where(target < 0, 0, kept))
@@ -124,11 +126,11 @@ def _discovered(score: np.ndarray, strangers: np.ndarray) -> np.ndarray:
     # Strangers were sought in half a table: the best of twice as many is below this quantile for a half of them. As
     # many lists again as are below it have no partner, at most.
     alone = min(1.0, 2 * float(np.mean(best < np.quantile(known, np.sqrt(0.5)))))
-    weight = np.concatenate([np.full(len(best), 1 / len(best)), np.full(len(known), max(alone, 1e-6) / len(known))])
+    weight = np.concatenate([np.full(len(best), 1 / len(best)), np.full(len(known), max(2 * alone, 1e-6) / len(known))])
     ours = np.concatenate([np.ones(len(best)), np.zeros(len(known))])
     fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     share = fitted.fit(np.concatenate([best, known]), ours, weight).predict(score.ravel()).reshape(score.shape)
-    return np.clip(2 - 1 / np.maximum(share, 0.5), 0, 1).astype(np.float32)
+    return np.clip(2 - 1 / np.maximum(share, 0.5), LEAST, 1).astype(np.float32)
 
 
 def propose(problem: listing.Problem, state: State, config: Config = Config()) -> Lessons:
@@ -178,8 +180,8 @@ def doubtful(start: State, tempered: State) -> bool:
 def trust(state: State) -> float:
     """The share of what looks like partners that is no chance: of the posteriors, with strangers told apart or not."""
     found = np.asarray(state.posterior)
-    before = found / np.maximum(np.asarray(state.discovered), 1e-6)
-    return float(found.sum() / max(float(np.minimum(before, 1).sum()), 1e-6))
+    before = (found / np.asarray(state.discovered)).sum()
+    return float(found.sum() / before) if before else 1.0
 
 
 def unpartnered(

@@ -181,7 +181,7 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     own = {table: half.score for table, half in halves.items()}
     tempered = supervision.temper(desk.problem, believed, desk.problem.score, halves, own)
     if doubted := supervision.doubtful(believed, tempered):
-        believed = tempered
+        believed = dataclasses.replace(believed, weight=tempered.weight)  # the judge itself is told apart anew
 
     def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
         return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]

@@ -218,3 +218,61 @@ def test_lists_of_one_table_take_half_the_weight_of_null(clean_and_repeated):
     assert (belief.relation[count:] <= 0).all()
     assert (np.bincount(fold[count:]) > 8).all()
     assert supervision.join(proposed, [], []) is proposed
+
+
+def catalogues(shared: int):
+    """Two tables of 120 made-up titles, of which `shared` stand in both; other titles have a word or two in common."""
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "rt"]
+    titles = [" ".join(rng.choice(words, 6, replace=False)) for _ in range(240 - shared)]
+    right = [" ".join(title.split()[:5]) for title in titles[:shared]] + titles[120:]
+    dataset = records.from_frames(
+        {
+            name: pd.DataFrame({"id": [str(i) for i in range(120)], "title": rows})
+            for name, rows in (("a", titles[:120]), ("b", right))
+        }
+    )
+    index = descriptions.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    return problem, listing.halves(dataset, index, problem, 0)
+
+
+@pytest.mark.parametrize(("shared", "doubted"), [(8, True), (110, False)])
+def test_a_start_among_strangers_is_doubted_but_for_those_that_are_alike(shared, doubted):
+    """The first `shared` records of both tables are the same; what else is mutual is chance, as within a table."""
+    problem, halves = catalogues(shared)
+    start = supervision.init(problem, 0)
+    own = {table: half.score for table, half in halves.items()}
+    found = supervision.temper(problem, start, problem.score, halves, own)
+    assert supervision.doubtful(start, found) == doubted
+    rows = np.flatnonzero(start.weight)
+    partner = problem.record[rows, start.target[rows]]
+    same = np.minimum(problem.anchor[rows], partner) + 120 == np.maximum(problem.anchor[rows], partner)
+    same &= np.minimum(problem.anchor[rows], partner) < shared
+    assert same.sum() == 2 * shared
+    assert found.weight[rows][same].mean() > 0.9
+    assert not doubted or found.weight[rows][~same].mean() < 0.3
+    # One mind about a pair in both its lists, and the posterior shares the doubt.
+    told = supervision.update(problem, found, np.where(problem.score > 0, 4.0, -4.0))
+    sure = supervision.update(problem, start, np.where(problem.score > 0, 4.0, -4.0))
+    np.testing.assert_allclose(told.posterior, sure.posterior * found.discovered, rtol=1e-6)
+    assert supervision.trust(start) == 1
+    share = told.posterior.sum() / sure.posterior.sum()
+    assert supervision.trust(told) == pytest.approx(share, rel=1e-4)
+
+
+def test_of_two_tables_the_one_with_fewer_repeats_says_what_strangers_look_like():
+    """Table b says everything twice: its own lists alone would have every pair be a chance."""
+    rng = np.random.default_rng(1)
+    words = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in ("rst", "lmp", "nkt", "sch")]
+    titles = [" ".join(rng.choice(words, 6, replace=False)) for _ in range(80)]
+    left = pd.DataFrame({"id": [str(i) for i in range(80)], "title": titles})
+    right = pd.DataFrame({"id": [str(i) for i in range(80)], "title": [t for t in titles[:40] for _ in range(2)]})
+    dataset = records.from_frames({"a": left, "b": right})
+    index = descriptions.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    halves, start = listing.halves(dataset, index, problem, 0), supervision.init(problem, 0)
+    own = {table: half.score for table, half in halves.items()}
+    found = supervision.temper(problem, start, problem.score, halves, own)
+    equal = problem.score[problem.place >= 0] > 0.99
+    assert found.discovered[problem.place[problem.place >= 0][equal]].min() > 0.9
