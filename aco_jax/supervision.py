@@ -94,11 +94,12 @@ def temper(
     own: Mapping[int, np.ndarray],
     config: Config = Config(),
 ) -> State:
-    """The state with what says, of every pair, that its records are no strangers: 1 less the local false discovery rate.
+    """The state with how likely each pair's records are no strangers: 1 less the local false discovery rate.
 
     How well strangers go together is seen in a table against itself. Where few records have partners, most of those
     that look like partners are no better than such strangers. Of a pair's two tables the one counts that shows fewer
-    of them: the other may say things twice. Source: Efron 2004, Large-Scale Simultaneous Hypothesis Testing.
+    of them: the other may say things twice. What was doubted once stays so, for a judge that has learned what a table's
+    own strangers look like tells them by their table. Source: Efron 2004, Large-Scale Simultaneous Hypothesis Testing.
 
     Args:
         score: [R, K], of the candidates of all lists.

@@ -16,11 +16,11 @@ from aco_jax.data.wording import plain
 Kind = Literal["text", "amount", "link"]
 ALIGNED = 0.4  # least cosine of two columns' values before differently named columns are one field
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-GROUPED = re.compile(r"(?<=\d)[\s'’](?=\d{3}(?!\d))")  # parts thousands, as in 1 299,00 and 1'299.00
+GROUPED = re.compile(r"(?<=\d)[\s'\u2019](?=\d{3}(?!\d))")  # parts thousands, as in 1 299,00 and 1'299.00
 # With two decimals, standing alone; 1,299.00 and 1.299,00.
 PRICE = re.compile(r"(?<![\w.,])(?:\d+(?:,\d{3})*\.\d\d|\d+(?:\.\d{3})*,\d\d)(?![\w.,])")
 _MONEY = (
-    r"(?:(?:us|ca|au|nt|hk|r)?\$|[€£¥￥₹₽₩₺₴₪]|usd|euros?|eur|gbp|chf|fr|cad|aud|jpy|yen|cny|rmb|元|円|원|krw|rub|руб|р|"
+    r"(?:(?:us|ca|au|nt|hk|r)?\$|[€£¥￥₹₽₩₺₴₪]|usd|euros?|eur|gbp|chf|fr|cad|aud|jpy|yen|cny|rmb|元|円|원|krw|rub|\u0440\u0443\u0431|\u0440|"
     r"inr|rs|sek|nok|dkk|kr|pln|zł|czk|kč|huf|try|tl|brl|mxn|uah|грн)\.?"
 )
 MONEY = re.compile(_MONEY)

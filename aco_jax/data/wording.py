@@ -1,4 +1,4 @@
-"""Words of any script, so that texts are compared alike: one case, no accents, and what is written without spaces parted.
+"""Words of any script, so that texts are compared alike: one case, no accents, what needs no spaces parted.
 
 Text in scripts that part no words becomes overlapping pairs of signs, as search engines index it (CJKBigramFilter of
 Apache Lucene); where such a script meets another, a word ends: a model code inside a Chinese name stands alone.
@@ -14,11 +14,11 @@ _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
 _ACCENT = re.compile("[\u0300-\u036f]")
-_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"})
+_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "\u0131": "i", "æ": "ae", "œ": "oe", "þ": "th"})
 
 
 def plain(text: str) -> str:
-    """The text to compare by; ASCII in lower case. "Größe ＡＢ１" -> "grosse ab1", "索尼电视X90" -> "索尼 尼电 电视 x90".
+    """The text to compare by; ASCII in lower case. "Größe" -> "grosse", "索尼电视X90" -> "索尼 尼电 电视 x90".
 
     >>> plain("Café №5")
     'cafe №5'

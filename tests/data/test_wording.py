@@ -14,7 +14,7 @@ from aco_jax.data import descriptions, evidence, listing, records, retrieval, wo
         ("Sony KDL-40V2500, 40''", "sony kdl-40v2500, 40''"),
         ("Größe Čapek Łódź ÆØ", "grosse capek lodz aeo"),
         ("Ёлка ΣΊΣΥΦΟΣ", "елка σισυφοσ"),
-        ("ＡＢ－１２ ﾃﾚﾋﾞ", "ab-12 テレ レビ"),
+        ("\uff21\uff22\uff0d\uff11\uff12 ﾃﾚﾋﾞ", "ab-12 テレ レビ"),
         ("索尼电视KDL40液晶", "索尼 尼电 电视 kdl40 液晶"),
         ("电 64位", "电 64 位"),
         ("한국어 가격", "한국어 가격"),
