@@ -38,6 +38,7 @@ class Config:
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     several: float = 0.1  # share of matched records with two partners or more that makes it one-to-many
     least_lists: int = 32  # from which a table against itself tells how strangers go together
+    doubtful: float = 0.4  # of the confident start: where no more of it is told from strangers, they are looked at
     doubted: float = 0.02  # weight that the confident start keeps where nothing tells it from strangers
     balance_steps: int = 50  # of the one-to-one balancing
 
@@ -173,9 +174,9 @@ def alone(half: listing.Problem, seed: int, config: Config = Config()) -> Lesson
     return candidates, belief, np.random.default_rng([seed, count]).integers(0, config.folds, count).astype(np.int32)
 
 
-def doubtful(start: State, tempered: State) -> bool:
+def doubtful(start: State, tempered: State, config: Config = Config()) -> bool:
     """Whether most of the confident start is no better than strangers; else self-training sorts out the rest."""
-    return float(np.sum(tempered.weight)) < float(np.sum(start.weight)) / 2
+    return float(np.sum(tempered.weight)) < config.doubtful * float(np.sum(start.weight))
 
 
 def trust(state: State) -> float:

@@ -85,7 +85,7 @@ def prepare(dataset: Dataset, index: descriptions.Index, lists: Lists) -> Proble
 
 
 def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: int) -> dict[int, Problem]:
-    """Each table, by its number, against itself: parted at random in two, its records look among those of the other half.
+    """Each table, by its number, against itself: parted at random in two; each record looks in the other half.
 
     Evidence is standardised as that of `problem`. Of a table of more than SAMPLE records that many are looked at; one
     of fewer than four is left out.
