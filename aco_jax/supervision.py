@@ -22,6 +22,7 @@ from aco_jax.ops import calibration
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates
 
 EMPTY_LOGIT = -30.0
+LOW = 0.3  # of strangers' best scores: partners are seldom as unlike as these
 LEAST = 1e-3  # above 0, so that what was thought before the doubt can be told from what is thought after it
 
 Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the fold [n] of each
@@ -38,7 +39,8 @@ class Config:
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     several: float = 0.1  # share of matched records with two partners or more that makes it one-to-many
     least_lists: int = 32  # from which a table against itself tells how strangers go together
-    doubtful: float = 0.4  # of the confident start: where no more of it is told from strangers, they are looked at
+    doubtful: float = 0.4  # share of the confident start that is told from strangers, below which it is doubted
+    alone: float = 0.3  # share of records as unlike all others as strangers are, above which it is
     doubted: float = 0.02  # weight that the confident start keeps where nothing tells it from strangers
     balance_steps: int = 50  # of the one-to-one balancing
 
@@ -174,9 +176,26 @@ def alone(half: listing.Problem, seed: int, config: Config = Config()) -> Lesson
     return candidates, belief, np.random.default_rng([seed, count]).integers(0, config.folds, count).astype(np.int32)
 
 
-def doubtful(start: State, tempered: State, config: Config = Config()) -> bool:
-    """Whether most of the confident start is no better than strangers; else self-training sorts out the rest."""
-    return float(np.sum(tempered.weight)) < config.doubtful * float(np.sum(start.weight))
+def doubtful(
+    problem: listing.Problem,
+    start: State,
+    tempered: State,
+    halves: Mapping[int, listing.Problem],
+    config: Config = Config(),
+) -> bool:
+    """Whether most of the confident start is no better than strangers, and many records look as if they had no partner.
+
+    Either alone is not enough: where all records have partners, those of one table may still be as alike as they.
+    """
+    alone = []
+    for kind in np.unique(problem.kind):
+        lists = problem.kind == kind
+        half = halves.get(int(problem.home[lists][0]))
+        if half is not None and min(lists.sum(), len(half.anchor)) >= config.least_lists:
+            low = np.quantile(half.score.max(axis=1), LOW)
+            alone.append(float(np.mean(problem.score[lists].max(axis=1) < low)) / LOW)
+    told = float(np.sum(tempered.weight)) / max(float(np.sum(start.weight)), 1e-6)
+    return told < config.doubtful and min(alone, default=0.0) > config.alone
 
 
 def trust(state: State) -> float:

@@ -180,7 +180,7 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     single = [supervision.alone(half, config.seed) for half in halves.values()]
     own = {table: half.score for table, half in halves.items()}
     tempered = supervision.temper(desk.problem, believed, desk.problem.score, halves, own)
-    if doubted := supervision.doubtful(believed, tempered):
+    if doubted := supervision.doubtful(desk.problem, believed, tempered, halves):
         believed = dataclasses.replace(believed, weight=tempered.weight)  # the judge itself is told apart anew
 
     def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
