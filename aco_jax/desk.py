@@ -150,8 +150,10 @@ def choose(
         if not planted[i]:
             contents.append(desk.dataset.row(int(problem.anchor[row])))
             continue
-        copied = desk.dataset.row(int(original[i]))
-        changed = noise.contradict(rng, copied, pool) if taken[i] else copied
+        changed = desk.dataset.row(int(original[i]))
+        if taken[i]:
+            other = noise.contradict(rng, changed, pool)
+            changed, taken[i] = other or changed, other is not None
         contents.append(noise.corrupt(rng, changed, rng.uniform(0.1, 0.5)))
     return Anchors(
         row=rows,

@@ -174,8 +174,8 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
     believed, evidence = run.believed, jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     metrics: dict[str, float] = {}
-    params: Params = {}
-    settings, logits = agents.ranker.judge, run.logits
+    settings, logits, kept = agents.ranker.judge, run.logits, believed.fold
+    params = judge.init(jax.random.key(config.seed), settings)
     halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
     single = [supervision.alone(half, config.seed) for half in halves]
 
@@ -183,6 +183,8 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
         return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
 
     for number in range(JUDGING):
+        if not np.any(believed.weight):
+            break  # nothing to learn from
         lessons = supervision.propose(desk.problem, believed)
         if number:  # a judge must say first who is repeated
             sure = [

@@ -18,8 +18,11 @@ import scipy.sparse as sp
 from aco_jax.data import fields as columns_of
 from aco_jax.data.records import Dataset
 from aco_jax.data.retrieval import Vectors, fit_vectors, nearest
+from aco_jax.data.wording import plain
 
 WORD = re.compile(r"\w+")
+LONGEST = 2000  # signs of a cell, and of a whole record, that are compared
+WORDS = 64  # different words of a title that are looked for in the other record
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
     texts = [_text(index.fields, int(t), row) for t, row in zip(tables, rows, strict=True)]
     fields = index.fields.texts
     cells = [
-        [columns_of.value(field, int(t), row).lower() for t, row in zip(tables, rows, strict=True)] for field in fields
+        [plain(columns_of.value(field, int(t), row)[:LONGEST]) for t, row in zip(tables, rows, strict=True)]
+        for field in fields
     ]
     # A record without a title is named by all it says.
     titles = [cell or text for cell, text in zip(cells[0], texts, strict=True)] if cells else texts
@@ -115,7 +119,7 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
         slots=tuple(sp.csr_matrix(index.vectors.grams.transform(column)) for column in cells),
         values=tuple(np.array(["".join(WORD.findall(text)) for text in column], dtype=object) for column in cells),
         amounts=np.array(amounts, np.float32).reshape(len(rows), index.fields.amount_count),
-        words=tuple(tuple(dict.fromkeys(WORD.findall(title))) for title in titles),
+        words=tuple(tuple(dict.fromkeys(WORD.findall(title)))[:WORDS] for title in titles),
         tokens=tuple(frozenset(WORD.findall(text)) for text in texts),
         grams=tuple(grams_of("".join(WORD.findall(text))) for text in texts),
         codes=tuple(codes),
@@ -133,7 +137,7 @@ def grams_of(text: str) -> frozenset[str]:
 def _text(fields: columns_of.Fields, table: int, row: Mapping[str, str]) -> str:
     """All the row says but amounts and links, lower case; columns that no table had are kept."""
     left_out = {f.names[table] for f in fields.fields if f.kind != "text" and table < len(f.names)}
-    return " ".join(" ".join(cell for name, cell in row.items() if name not in left_out).lower().split())
+    return " ".join(plain(" ".join(cell for name, cell in row.items() if name not in left_out)[:LONGEST]).split())
 
 
 def _codes(text: str) -> tuple[str, ...]:

@@ -11,11 +11,20 @@ import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from aco_jax.data.records import Dataset
+from aco_jax.data.wording import plain
 
 Kind = Literal["text", "amount", "link"]
 ALIGNED = 0.4  # least cosine of two columns' values before differently named columns are one field
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-PRICE = re.compile(r"(?<![\w.,])\d+(?:,\d{3})*\.\d\d(?![\w.,])")  # with two decimals, standing alone
+GROUPED = re.compile(r"(?<=\d)[\s'\u2019](?=\d{3}(?!\d))")  # parts thousands, as in 1 299,00 and 1'299.00
+# With two decimals, standing alone; 1,299.00 and 1.299,00.
+PRICE = re.compile(r"(?<![\w.,])(?:\d+(?:,\d{3})*\.\d\d|\d+(?:\.\d{3})*,\d\d)(?![\w.,])")
+_MONEY = (
+    r"(?:(?:us|ca|au|nt|hk|r)?\$|[€£¥￥₹₽₩₺₴₪]|usd|euros?|eur|gbp|chf|fr|cad|aud|jpy|yen|cny|rmb|元|円|원|krw|rub|\u0440\u0443\u0431|\u0440|"
+    r"inr|rs|sek|nok|dkk|kr|pln|zł|czk|kč|huf|try|tl|brl|mxn|uah|грн)\.?"
+)
+MONEY = re.compile(_MONEY)
+AMOUNT = re.compile(rf"(?:{_MONEY}|[^\w\s])?\s?[\d.,]+\s?(?:{_MONEY}|[^\w\s])?")
 STRAY = 0.3  # least share of each table's records that name one price before prices are sought in the text
 
 
@@ -74,11 +83,20 @@ def value(field: Field, table: int, row: Mapping[str, str]) -> str:
 
 
 def amount(text: str) -> float:
-    """The first number of a cell such as "$1,299.00"; NaN where there is none."""
-    found = NUMBER.search(text)
+    """The first number of a cell such as "$1,299.00" or "1.299,00 €"; NaN where there is none.
+
+    Of a point and a comma the later parts the decimals. Alone, either does where there are not three digits behind it,
+    and a point does with three digits, too, where no currency is named: no price has three decimals.
+    """
+    found = NUMBER.search(GROUPED.sub("", text))
     if found is None:
         return float("nan")
-    digits = found.group().replace(",", "")
+    digits = found.group()
+    if "," in digits and (digits.rfind(",") > digits.rfind(".") >= 0 or re.fullmatch(r"\d+,(?!\d{3}$)\d+", digits)):
+        digits = digits.translate({ord("."): ",", ord(","): "."})
+    digits = digits.replace(",", "")
+    if re.fullmatch(r"\d{1,3}(\.\d{3})+", digits) and (digits.count(".") > 1 or MONEY.search(text.lower())):
+        digits = digits.replace(".", "")
     return float(digits) if digits.count(".") <= 1 else float("nan")
 
 
@@ -97,7 +115,8 @@ def price_within(text: str) -> float:
 
 def _stray(dataset: Dataset) -> bool:
     """Whether prices stand in columns of other things, as in tables whose values have got into wrong columns."""
-    named = np.array([np.isfinite(price_within(dataset.text(record))) for record in range(dataset.size)])
+    texts = [plain(dataset.text(record)) for record in range(dataset.size)]
+    named = np.array([np.isfinite(price_within(text)) for text in texts])
     return all(named[dataset.table_of == table].mean() >= STRAY for table in range(len(dataset.tables)))
 
 
@@ -156,9 +175,10 @@ def _kind(columns: Iterable[Sequence[str]]) -> Kind:
         return "text"
     if np.mean([text.lower().startswith(("http://", "https://", "www.")) for text in filled]) > 0.8:
         return "link"
-    plain = [re.fullmatch(r"[^\w\s]?\s?[\d.,]+\s?[^\w\s]?", text) is not None for text in filled]
-    if np.mean(plain) < 0.8:
+    joined = [GROUPED.sub("", text.lower()) for text in filled]
+    if np.mean([AMOUNT.fullmatch(text) is not None for text in joined]) < 0.8:
         return "text"
-    decimals = np.mean([NUMBER.search(text) is not None and "." in text for text in filled])
+    decimals = np.mean([re.search(r"\.\d|,\d\d?(?!\d)", text) is not None for text in joined])
+    money = np.mean([MONEY.search(text) is not None for text in joined])
     # Few different whole numbers are years, sizes or classes: they agree or they do not.
-    return "amount" if decimals > 0.2 else "text"
+    return "amount" if decimals > 0.2 or money > 0.5 else "text"

@@ -85,11 +85,11 @@ def corrupt(
     return found
 
 
-def contradict(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]] = ()) -> Row:
+def contradict(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]] = ()) -> Row | None:
     """A record that differs in one fact: a code, a number, a measure or a colour; much alike, not the same.
 
     The fact changes wherever it stands, however it is written there. Without such a fact the value of one
-    attribute is taken from another row of `pool`. Raises ValueError where nothing can be changed.
+    attribute is taken from another row of `pool`. None where nothing can be changed.
     """
     facts = list(dict.fromkeys(_bare(word) for column, word in _words(row) if _is_fact(column, word)))
     while facts:
@@ -270,7 +270,7 @@ def _like(new: str, old: str) -> str:
     return new.upper() if old.isupper() else new
 
 
-def _borrow(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]]) -> Row:
+def _borrow(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]]) -> Row | None:
     choices = [
         (column, other[column])
         for column, text in row.items()
@@ -279,6 +279,6 @@ def _borrow(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Map
         if other.get(column) and _bare(other[column]) != _bare(text)
     ]
     if not choices:
-        raise ValueError("no fact to change in the row, expected a code, a number, a colour or a pool of rows")
+        return None
     column, text = choices[int(rng.integers(len(choices)))]
     return {**row, column: text}

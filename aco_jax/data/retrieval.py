@@ -18,6 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sparse_dot_topn import sp_matmul_topn
 
 from aco_jax.data.records import Dataset
+from aco_jax.data.wording import plain
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says at length what it does
 EMPTY = -1
@@ -266,4 +267,4 @@ def _members(dataset: Dataset, table: int) -> np.ndarray:
 
 
 def _words(text: str) -> list[str]:
-    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+    return "".join(c if c.isalnum() else " " for c in plain(text)).split()

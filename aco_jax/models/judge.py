@@ -124,10 +124,13 @@ def fit(
 ) -> tuple[Params, Metrics]:
     """Trains every member on its fold's lists, drawn in proportion to their belief's weight.
 
-    Raises ValueError where a fold has nothing believed.
+    Where a fold has nothing believed, as in tables of a few records, its members learn from the others' lists. Raises
+    ValueError where nothing at all is believed.
     """
     rng = np.random.default_rng(seed)
     weight = np.asarray(belief.weight, np.float64)
+    if weight.sum() == 0:
+        raise ValueError("no believed list, expected at least one")
     # Filled up to a multiple of LISTS, so that a few more believed lists compile nothing anew.
     missing = -len(weight) % LISTS
     candidates, belief = jax.tree.map(
@@ -136,8 +139,7 @@ def fit(
     draws = []
     for member in range(config.members):
         mine = weight * (np.asarray(fold) == member % folds)
-        if mine.sum() == 0:
-            raise ValueError(f"fold {member % folds} has no believed list, expected at least one")
+        mine = mine if mine.sum() else weight
         draws.append(rng.choice(len(mine), (config.steps, config.batch), p=mine / mine.sum()))
     rows = jnp.asarray(np.stack(draws, axis=1), jnp.int32)
     params, losses = _fit(params, config, candidates, belief, rows, jax.random.key(seed))

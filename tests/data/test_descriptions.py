@@ -44,3 +44,13 @@ def test_records_taken_are_those_of_the_rows(index: descriptions.Index) -> None:
 def test_a_record_without_a_title_is_named_by_all_it_says(index: descriptions.Index) -> None:
     bare = descriptions.describe(index, 0, [{"price": "10.5", "name": ""}, {"unheard": "canon ink cli221"}])
     assert bare.words == ((), ("canon", "ink", "cli221"))
+
+
+def test_of_a_long_text_the_beginning_is_compared(index: descriptions.Index) -> None:
+    """What a comparison costs does not grow with the text: a title of 3000 different words has 64."""
+    text = " ".join(f"w{number}" for number in range(3000))
+    long = descriptions.describe(index, 0, [{"name": text}])
+    assert long.words[0] == tuple(f"w{number}" for number in range(64))
+    assert len(long.joined[0]) <= 2000
+    assert "w100" in long.tokens[0]
+    assert "w2999" not in long.tokens[0]

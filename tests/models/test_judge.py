@@ -93,7 +93,13 @@ def test_fit_learns_and_the_same_seed_gives_the_same_bits():
     np.testing.assert_array_equal(score.max(axis=1) > 0, np.arange(40) % 2 == 0)
 
 
-def test_a_fold_without_belief_is_named():
+def test_a_fold_without_belief_learns_from_the_other():
     candidates, belief = batch()
-    with pytest.raises(ValueError, match="fold 1 has no believed list"):
-        judge.fit(judge.init(jax.random.key(0), CONFIG), CONFIG, candidates, belief, np.zeros(40), seed=0)
+    start = judge.init(jax.random.key(0), CONFIG)
+    params, _ = judge.fit(start, CONFIG, candidates, belief, np.zeros(40), seed=0)
+    score = np.asarray(judge.judged(params, CONFIG, candidates.evidence[:, 0], np.zeros(40, int)))[..., 0]
+    assert (score[::2, 1] > 0).all()
+    assert (score[1::2, :2] < 0).all()
+    nothing = dataclasses.replace(belief, weight=np.zeros(40))
+    with pytest.raises(ValueError, match="no believed list"):
+        judge.fit(start, CONFIG, candidates, nothing, np.zeros(40), seed=0)

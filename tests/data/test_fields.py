@@ -1,0 +1,50 @@
+"""Fields: amounts as they are written in different countries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aco_jax.data import fields
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$1,299.00", 1299),
+        ("1.299,00 €", 1299),
+        ("12,50", 12.5),
+        ("12,5 kr", 12.5),
+        ("1,299", 1299),
+        ("1.299", 1.299),
+        ("1.299 €", 1299),
+        ("1 299,00 kr", 1299),
+        ("1'299.00 CHF", 1299),
+        ("1,299,000", 1299000),
+        ("1.299.000", 1299000),
+        ("12,34,567.00", 1234567),
+        ("3 500 \u0440\u0443\u0431.", 3500),
+        ("10.50.1", np.nan),
+        ("-", np.nan),
+    ],
+)
+def test_an_amount_by_hand(text: str, value: float) -> None:
+    np.testing.assert_equal(fields.amount(text), value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["$399", "$20"], "amount"),
+        (["399 USD", "EUR 20"], "amount"),
+        (["12,5", "13"], "amount"),
+        (["1 299,00 kr", "5 kr"], "amount"),
+        (["¥1,200", "¥98"], "amount"),
+        (["1999", "2001"], "text"),
+        (["1,024", "2,048"], "text"),
+        (["12 ft", "13 ft"], "text"),
+        (["vol. 3", "vol. 4"], "text"),
+    ],
+)
+def test_what_names_a_currency_or_has_decimals_is_an_amount(cells: list[str], kind: str) -> None:
+    assert fields._kind([cells]) == kind
