@@ -218,6 +218,15 @@ def clean_and_repeated():
     return dataset, problem, listing.halves(dataset, index, problem, 0)
 
 
+def test_a_table_whose_records_have_nothing_in_common_has_no_halves():
+    rows = ["aba", "cdc", "efe", "ghg"]
+    frames = {name: pd.DataFrame({"id": list("0123"), "name": rows}) for name in "ab"}
+    dataset = records.from_frames(frames)
+    index = descriptions.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    assert listing.halves(dataset, index, problem, 0) == []
+
+
 def test_halves_part_a_table_and_keep_its_evidence(clean_and_repeated):
     dataset, problem, halves = clean_and_repeated
     assert [half.size for half in halves] == [16, 32]

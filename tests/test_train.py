@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from aco_jax import answer, checkpoints, configuration, learner, learner_state, play, prepare, replicas, settings, train
@@ -293,6 +294,25 @@ def test_a_run_with_a_null_shift_trains_and_relates(tiny: TrainConfig, shops: Pa
     assert all(0.5 < probability <= 1 for *_, probability in rows)
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert any("null_shift/mean" in row for row in metrics)
+
+
+def test_tables_that_have_nothing_in_common_are_refused(tiny: TrainConfig, tmp_path: Path) -> None:
+    words = {"a": ["aba", "bab", "abba", "baab"], "b": ["xyx", "yxy", "xyyx", "yxxy"]}
+    frames = {name: pd.DataFrame({"id": list("0123"), "title": titles}) for name, titles in words.items()}
+    with pytest.raises(records.InputError, match="tables a, b: nothing in common, expected a word"):
+        train.open_desk(tiny, records.from_frames(frames), tmp_path)
+
+
+def test_where_nothing_is_believed_the_judge_learns_nothing(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
+    dataset = records.read_folder(shops, relations=SAME)
+    desk = train.open_desk(tiny, dataset, tmp_path)
+    agents = settings.learner_config(tiny, dataset, desk.tokenizer)
+    run = train.start(tiny, agents, desk)
+    nobody = dataclasses.replace(run.believed, weight=np.zeros_like(run.believed.weight))
+    mesh = replicas.make_mesh(tiny.train.replicas)
+    after, _ = train.believe(tiny, agents, desk, mesh, dataclasses.replace(run, believed=nobody))
+    assert not np.any(after.believed.weight)
+    assert not np.any(after.logits)
 
 
 def test_a_run_without_rewrites_learns_what_is_left(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:

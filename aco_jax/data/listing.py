@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aco_jax.data import descriptions, evidence
-from aco_jax.data.records import Dataset, Table
+from aco_jax.data.records import Dataset, InputError, Table
 from aco_jax.data.retrieval import Lists, nearest
 from aco_jax.data.retrieval import candidates as candidate_lists
 from aco_jax.types import Candidates
@@ -49,8 +49,16 @@ class Problem:
 
 
 def prepare(dataset: Dataset, index: descriptions.Index, lists: Lists) -> Problem:
-    """Compares every candidate pair once, and finds each pair's list in the other direction."""
+    """Compares every candidate pair once, and finds each pair's list in the other direction.
+
+    Raises InputError where there is no candidate at all.
+    """
     rows, slots = np.nonzero(lists.record >= 0)
+    if not len(rows):
+        names = ", ".join(table.name for table in dataset.tables)
+        raise InputError(
+            f"tables {names}: nothing in common, expected a word that two records of different tables share"
+        )
     anchor, other = lists.anchor[rows].astype(np.int64), lists.record[rows, slots].astype(np.int64)
     code, number = np.unique(np.minimum(anchor, other) * dataset.size + np.maximum(anchor, other), return_inverse=True)
     pair = np.stack([code // dataset.size, code % dataset.size], axis=1).astype(np.int32)
@@ -88,7 +96,7 @@ def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: 
     """Each table against itself: it is parted at random in two, and every record looks among those of the other half.
 
     Evidence is standardised as that of `problem`. Of a table of more than SAMPLE records that many are looked at; one
-    of fewer than four is left out.
+    of fewer than four, or whose records have nothing in common, is left out.
     """
     found = []
     for table, first in zip(dataset.tables, dataset.offsets.tolist(), strict=False):
@@ -107,6 +115,8 @@ def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: 
         records = index.records.take(first + rows)
         own = dataclasses.replace(index, records=records, repeats=descriptions.nearest_own(records, parted.offsets))
         lists = candidate_lists(parted, [records.text, records.title], k=problem.record.shape[1])
+        if not np.any(lists.record >= 0):
+            continue
         half = prepare(parted, own, lists)
         found.append(dataclasses.replace(half, mean=problem.mean, std=problem.std))
     return found
