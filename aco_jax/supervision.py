@@ -285,7 +285,8 @@ def _between(
     """The pairs [n] of two tables, their logits [n], and the weight of a further partner on either side.
 
     Where records of one table alone have several partners, the other table's lists tell: in a list with two partners
-    each has half of what is sure. Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
+    each has half of what is sure. Where records of both have, a pair is as likely as its two lists say on
+    average. Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
     """
     known = problem.place >= 0
     ours = known & (problem.kind == kind)[:, None]
@@ -294,6 +295,9 @@ def _between(
     many = [bool(several[side] >= config.several) for side in sides]
     telling = ours | theirs if many[0] == many[1] else theirs if many[0] else ours
     inside, number = np.unique(problem.place[telling], return_inverse=True)
+    if all(many):
+        average = np.clip(np.bincount(number, _null_softmax(logits)[telling]) / 2, 1e-6, 1 - 1e-6)
+        return inside, np.log(average / (1 - average)), (matching.MOST, matching.MOST)
     logit = np.bincount(number, logits[telling]) / np.bincount(number)
     odds = float(np.exp(shift[list(sides)].mean()))
     left, right = (

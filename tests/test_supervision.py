@@ -116,6 +116,28 @@ def test_what_is_stated_has_further_partners_only_where_they_outweigh_their_rari
     assert likely(problem, stated) == gold
 
 
+def test_where_both_tables_repeat_a_pair_is_as_likely_as_its_two_lists_say_on_average():
+    rows = [f"item {k} code{k}{k}{k}" for k in range(4) for _ in range(2)]
+    frames = {name: pd.DataFrame({"id": list("01234567"), "name": rows}) for name in "ab"}
+    dataset = records.from_frames(frames)
+    index = descriptions.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    logits = np.random.default_rng(0).normal(0, 2, problem.record.shape)
+    # Each record is the one that two of the other table think of first.
+    logits[np.arange(16), np.where(problem.record % 8 == 2 * (problem.anchor % 8 // 4)[:, None], 9, 0).argmax(1)] = 9.0
+    state = supervision.update(problem, supervision.init(problem, 0), logits, stating=True)
+    assert (state.several == 1).all()
+    shifted = logits + np.log(state.prior / (1 - state.prior))[problem.kind][:, None]
+    odds = np.exp(shifted)
+    alone = odds / (1 + odds.sum(axis=1, keepdims=True))
+    for pair, found in zip(problem.pair, state.posterior, strict=True):
+        both = [
+            alone[problem.anchor == one][problem.record[problem.anchor == one] == other]
+            for one, other in (pair, pair[::-1])
+        ]
+        np.testing.assert_allclose(found, np.concatenate(both).sum() / 2, atol=1e-4)
+
+
 def three_shops():
     """Three tables that say the same four records, and the pairs that are right."""
     frames = {name: pd.DataFrame({"id": list("0123"), "name": [f"{text} {name}" for text in NAMES]}) for name in "abc"}
