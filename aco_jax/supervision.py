@@ -249,9 +249,9 @@ def _pair_posterior(
     Pairs compete for both their records, table by table; where there is a third, pairs of three records that go
     together bring one another (`matching`), the two taking turns.
     """
+    compared = (problem.direction > 0) & (problem.place >= 0).any(axis=1)  # two tables may have nothing in common
     found = [
-        _between(problem, logits, shift, several, stating, config, kind)
-        for kind in np.unique(problem.kind[problem.direction > 0])
+        _between(problem, logits, shift, several, stating, config, kind) for kind in np.unique(problem.kind[compared])
     ]
     count = len(problem.pair)
 

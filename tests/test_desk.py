@@ -1,4 +1,4 @@
-"""The desk: anchors of tables in which nothing can be changed."""
+"""The desk: tables that have nothing in common, and those in which nothing can be changed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from aco_jax import desk as desks
 from aco_jax import supervision
@@ -24,3 +25,10 @@ def test_a_copy_that_cannot_be_contradicted_has_its_original() -> None:
     assert anchors.planted.any()
     assert (anchors.truth[anchors.planted] >= 0).any(axis=1).all()
     assert all(row["name"] for row in anchors.rows)
+
+
+def test_tables_that_have_nothing_in_common_are_refused(tiny: TrainConfig) -> None:
+    words = {"a": ["aba", "bab", "abba", "baab"], "b": ["xyx", "yxy", "xyyx", "yxxy"]}
+    frames = {name: pd.DataFrame({"id": list("0123"), "title": titles}) for name, titles in words.items()}
+    with pytest.raises(records.InputError, match="tables a, b: nothing in common, expected a word"):
+        desks.open_desk(tiny, records.from_frames(frames))

@@ -148,6 +148,24 @@ def three_shops():
     return problem, gold
 
 
+def test_two_of_three_tables_may_have_nothing_in_common():
+    """Tables a and c share no word; what b has with each of them is found."""
+    names = {
+        "a": ["aba bab", "cdc dcd"],
+        "b": ["aba bab", "cdc dcd", "xyx yxy", "zwz wzw"],
+        "c": ["xyx yxy", "zwz wzw"],
+    }
+    frames = {
+        name: pd.DataFrame({"id": [str(k) for k in range(len(rows))], "name": rows}) for name, rows in names.items()
+    }
+    dataset = records.from_frames(frames)
+    index = descriptions.fit(dataset)
+    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    gold = {(0, 2), (1, 3), (4, 6), (5, 7)}
+    state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold), stating=True)
+    assert likely(problem, state) == gold
+
+
 def doubted(problem, gold, pair, logit):
     logits = logits_of(problem, gold)
     either = (problem.anchor[:, None] == pair[0]) & (problem.record == pair[1])

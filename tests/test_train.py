@@ -12,7 +12,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
 
 from aco_jax import answer, checkpoints, configuration, learner, learner_state, play, prepare, replicas, settings, train
@@ -294,13 +293,6 @@ def test_a_run_with_a_null_shift_trains_and_relates(tiny: TrainConfig, shops: Pa
     assert all(0.5 < probability <= 1 for *_, probability in rows)
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert any("null_shift/mean" in row for row in metrics)
-
-
-def test_tables_that_have_nothing_in_common_are_refused(tiny: TrainConfig, tmp_path: Path) -> None:
-    words = {"a": ["aba", "bab", "abba", "baab"], "b": ["xyx", "yxy", "xyyx", "yxxy"]}
-    frames = {name: pd.DataFrame({"id": list("0123"), "title": titles}) for name, titles in words.items()}
-    with pytest.raises(records.InputError, match="tables a, b: nothing in common, expected a word"):
-        train.open_desk(tiny, records.from_frames(frames), tmp_path)
 
 
 def test_where_nothing_is_believed_the_judge_learns_nothing(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
