@@ -8,6 +8,7 @@ wanted is then computed for those lists alone, and the next wave has only them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -92,7 +93,7 @@ class _Lists:
         self._asked, self._batch = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         record = self._batch.candidates.record
         self._ready, self._pending = np.zeros(record.shape, bool), np.full(len(record), config.train.rewrites > 0)
-        flat = record.reshape(len(record), -1)
+        flat = _flat(record)
         self._final = jax.tree.map(np.array, environment.start(jnp.asarray(flat >= 0), jnp.asarray(self._pending)))
         self._logit = np.zeros(flat.shape, np.float32)
         self._null_shift: np.ndarray | None = None
@@ -135,8 +136,7 @@ class _Lists:
             self._pending[block] = False
 
     def walked(self) -> Walked:
-        final, record = self._final, self._batch.candidates.record
-        flat = record.reshape(len(record), -1)
+        final, flat = self._final, _flat(self._batch.candidates.record)
         return Walked(self.rows, flat, final.decision, self._logit, final.revealed, int(final.tokens.sum()))
 
     def _pose(self, full: np.ndarray) -> tuple[environment.Problem, jax.Array]:
@@ -163,6 +163,11 @@ class _Lists:
 
     def _folded(self, batch: play.Batch, rows: np.ndarray) -> play.Batch:
         return dataclasses.replace(batch, fold=np.asarray(self._believed.fold)[rows])
+
+
+def _flat(record: np.ndarray) -> np.ndarray:
+    """[n, M + 1, K] -> [n, L], for no lists, too."""
+    return record.reshape(len(record), math.prod(record.shape[1:]))
 
 
 def _blocks(rows: np.ndarray) -> list[np.ndarray]:
