@@ -61,14 +61,14 @@ def line(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[d
     changes = [b - a for a, b in zip(before, after, strict=True)]
     mean, half = cells.spread(changes)[0], cells.half_interval(changes)
     read = cells.spread([run["summary"]["tokens"].get("read by the actor", 0) for run in runs])[0]
-    return f"{data:<18}{name:<20}{cells.spread(after)[0]:>7.1f}{mean:>14.1f} ± {half:<7.1f}{read:>14.0f}"
+    return f"{data:<18}{name:<20}{cells.spread(after)[0]:>7.1f}{mean:>14.1f}{cells.plus_minus(half)}{read:>17.0f}"
 
 
 if __name__ == "__main__":
     flags.DEFINE_list("data", None, "folders of tables with gold, separated by commas", required=True)
     flags.DEFINE_integer("seeds", 3, "runs of each", lower_bound=1)
     flags.DEFINE_string("out", "runs/ablation", "folder of the cells")
-    flags.DEFINE_multi_enum("switches", [], list(SWITCHES), "parts to switch off; all by default")
+    launch.define_choices("switches", list(SWITCHES), "parts to switch off; all by default")
     flags.DEFINE_list("change", [], "fields of the config changed in all cells, as NAME=VALUE,NAME=VALUE")
     flags.DEFINE_string("split", "valid", "which labelled pairs")
     launch.run(main)

@@ -88,6 +88,11 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
+def plus_minus(deviation: float, places: int = 1) -> str:
+    """How a spread or half an interval stands behind its mean; nothing, as wide, where it is not known."""
+    return f" ± {deviation:<{places + 3}.{places}f}" if math.isfinite(deviation) else " " * (places + 6)
+
+
 def student(count: int) -> float:
     """The 97.5% quantile of Student's t for the mean of `count` values."""
     return float(stats.t.ppf(0.975, count - 1)) if count > 1 else math.nan

@@ -37,6 +37,13 @@ def typed(cls: type, flag: str = "config") -> Any:
     return configuration.from_dict(cls, fields, flag)
 
 
+def define_choices(flag: str, choices: Sequence[str], meaning: str) -> None:
+    """A flag of names separated by commas, each one of `choices`; empty by default."""
+    flags.DEFINE_list(flag, [], meaning)
+    expected = f"expected some of {', '.join(choices)}"
+    flags.register_validator(flag, lambda names: set(names) <= set(choices), message=expected)
+
+
 def _guarded(main: Callable[[], None]) -> None:
     try:
         main()

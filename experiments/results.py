@@ -56,7 +56,7 @@ def line(name: str, runs: Sequence[dict[str, Any]]) -> str:
     weighted = cells.spread([100 * score["weighted_f1"] for score in scores])[0]
     seconds = max(run["wall_seconds"] for run in runs)
     nothing = 100 * scores[0]["all_negative_weighted_f1"]
-    ours = f"{name:<18}{mean:>9.1f} ± {deviation:<4.1f}{cells.baselines(scores[0])}"
+    ours = f"{name:<18}{mean:>9.1f}{cells.plus_minus(deviation)}{cells.baselines(scores[0])}"
     return f"{ours}{weighted:>13.1f}{nothing:>8.1f}{seconds:>9.0f}"
 
 
@@ -68,7 +68,7 @@ def stage(name: str, runs: Sequence[dict[str, Any]]) -> str:
     first, last = (cells.spread([pair[i] for pair in pairs])[0] for i in (0, 1))
     changes = [after - before for before, after in pairs]
     mean, half = cells.spread(changes)[0], cells.half_interval(changes)
-    return f"{name:<34}{first:>10.3f}{last:>10.3f}{mean:>14.3f} ± {half:.3f}"
+    return f"{name:<34}{first:>10.3f}{last:>10.3f}{mean:>14.3f}{cells.plus_minus(half, 3)}"
 
 
 if __name__ == "__main__":

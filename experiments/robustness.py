@@ -130,7 +130,7 @@ def main() -> None:
         scores = [cell["scores"] for cell in found if cell["data"] == path.name]
         mean, deviation = cells.spread([100 * score["pairs"]["f1"] for score in scores])
         estimate = cells.spread([100 * score["pairs"]["label_free_f1"] for score in scores])[0]
-        print(f"{path.name:<30}{mean:>7.1f} ± {deviation:<4.1f}{estimate:>12.1f}{cells.baselines(scores[0])}")
+        print(f"{path.name:<30}{mean:>7.1f}{cells.plus_minus(deviation)}{estimate:>12.1f}{cells.baselines(scores[0])}")
 
 
 def read(path: Path) -> Folder:
@@ -158,7 +158,7 @@ def write(folder: Folder, path: Path) -> Path:
 
 if __name__ == "__main__":
     flags.DEFINE_list("data", None, "folders of two tables with gold, separated by commas", required=True)
-    flags.DEFINE_multi_enum("changes", [], list(CHANGES), "what is changed; everything by default")
+    launch.define_choices("changes", list(CHANGES), "what is changed; everything by default")
     flags.DEFINE_integer("seeds", 1, "runs of each", lower_bound=1)
     flags.DEFINE_string("out", "runs/robustness", "folder of the cells")
     flags.DEFINE_list("change", [], "fields of the config changed in all cells, as NAME=VALUE,NAME=VALUE")

@@ -31,6 +31,9 @@ def test_spread_and_interval_against_hand_sized_numbers() -> None:
     assert line.band[0] == pytest.approx((2.0 - 2.4841, 2.0 + 2.4841), abs=1e-3)
     line = results.stage("loss", [{"quarters": {"loss": (1.0, 3.0)}}, {"quarters": {"loss": (1.0, 5.0)}}])
     assert line.split() == ["loss", "1.000", "4.000", "3.000", "±", "12.706"]
+    once = results.stage("loss", [{"quarters": {"loss": (1.0, 3.0)}}])
+    assert once.split() == ["loss", "1.000", "3.000", "2.000"]  # one run tells nothing of the spread
+    assert len(cells.plus_minus(0.5)) == len(cells.plus_minus(math.nan))
 
 
 def test_a_cell_that_is_there_is_not_run_again(tmp_path: Path) -> None:

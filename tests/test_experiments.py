@@ -28,7 +28,8 @@ FOLDERS = {  # what tableB.csv holds in each
     "latin": "id,name\n0,caf\xe9\n",
 }
 FOLDER = "--config=experiments/configs/folder.py"
-OURS = ("config", "workdir", "data", "split", "out", "pairs")  # flags of the launchers
+# Flags of the launchers.
+OURS = ["config", "workdir", "data", "split", "out", "pairs", "seeds", "change", "changes", "switches"]
 SMOKE = "--config=experiments/configs/smoke.py"
 ACO = "aco.py --workdir=new"
 RELATE = "relate.py --workdir=run --data=good --out=out.csv"
@@ -60,6 +61,8 @@ CASES = {  # name -> command, what the line must say
     "no workdir": ("relate.py --workdir=absent --data=good --out=o.csv", ["absent/config.json", "no such file"]),
     "unfinished run": ("evaluate.py --workdir=run --data=good --split=valid", ["run/summary.json", "finished"]),
     "unknown split": ("evaluate.py --workdir=run --split=some", ["split", "some"]),
+    "unknown change": ("robustness.py --data=good --changes=same,worse", ["--changes", "worse", "same, swapped"]),
+    "unknown switch": ("ablate.py --data=good --switches=luck", ["--switches", "luck", "no agents"]),
 }
 
 
