@@ -7,10 +7,11 @@ The rooms, by layer; a room imports from the layers above it in this list only:
   1  ops            the equations, one example at a time
   2  models         one transformer: generation, LoRA, quantisation, distillation, weights in and out
      data           records, wording, tokens, noise, catalogues, retrieval, descriptions, evidence, kinds, tasks
-  3  agents         base, rewriter, ranker, reward, critic, actor, its null_shift: Config, init, a verb, loss
+  3  competition    how pairs compete for their records
+  4  agents         base, rewriter, ranker, reward, critic, actor, its null_shift: Config, init, a verb, loss
      environment    the decision process; transitions, exploration, replay, shared_reward
      supervision    what is believed without labels; relations: what is thought beyond which records are the same
-  4  learner_state  one replica's config and state
+  5  learner_state  one replica's config and state
      play           its episodes
      hollow         responses that say nothing new, for lessons and probes
      targets        what the losses of a step take as given
@@ -18,7 +19,7 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      pretraining    its supervised start
      replicas       the mesh, the round, the merge
      stages         what happens to all replicas between two stages of a run
-  5  checkpoints, configuration, settings, progress, svg, report, evaluation, baselines
+  6  checkpoints, configuration, settings, progress, svg, report, evaluation, baselines
      desk           what is fitted to the tables once
      inquiry        what the language models do for the host: ask, split, find, read, give reasons
      prepare        the host's half of a round: comparing, believing, arrays

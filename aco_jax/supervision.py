@@ -16,8 +16,9 @@ import jax
 import numpy as np
 from flax import struct
 
+from aco_jax import competition
 from aco_jax.data import listing
-from aco_jax.ops import calibration, matching
+from aco_jax.ops import calibration
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates
 
 EMPTY_LOGIT = -30.0
@@ -34,10 +35,7 @@ class Config:
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
-    several: float = 0.1  # share of matched records with two partners or more that makes it several
-    turns: int = 7  # of competing and of agreeing over three tables
-    violation: float = 0.05  # prior weight of two pairs of three records without the third
-    possible: float = 1e-3  # probability from which a pair is looked at with a third record
+    competing: competition.Config = dataclasses.field(default_factory=competition.Config)
 
 
 @struct.dataclass
@@ -160,16 +158,17 @@ def update(
 
     Args:
         stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
-            rare it is. To learn from it stands for itself: the first judge knows one partner only, and
-            would teach the next that there are no others.
+            rare it is and, where a table seldom repeats its records, be like the first. In learning there is none
+            in such tables; in others it stands for itself, for the first judge knows one partner only, and would
+            teach the next that there are no others.
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior = estimate_prior(problem, logits, config)
     shift = np.log(prior / (1 - prior))
     shifted = logits + shift[problem.kind][:, None]
-    p = _null_softmax(shifted)
-    several = multiplicity(problem, p)
-    posterior = _pair_posterior(problem, shifted, shift, several, stating, config)
+    p = competition.null_softmax(shifted)
+    several = competition.multiplicity(problem, p)
+    posterior = competition.posteriors(problem, shifted, shift, several, config.competing, stating=stating)
     known = problem.place >= 0
     ours = np.where(known, posterior[np.maximum(problem.place, 0)], 0.0)
     best = ours.max(axis=1)
@@ -191,28 +190,12 @@ def estimate_prior(problem: listing.Problem, logits: np.ndarray, config: Config 
 
     Saerens, Latinne and Decaestecker 2002, by EM from the original posteriors, whose prior is a half.
     """
-    matched = _null_softmax(logits).sum(axis=1)
+    matched = competition.null_softmax(logits).sum(axis=1)
     shares = []
     for kind in range(int(problem.kind.max()) + 1):
         mine = (problem.kind == kind).astype(np.float32)
         shares.append(float(calibration.em_prior(matched.astype(np.float32), mine > 0, 0.5, config.prior_steps)))
     return np.clip(np.array(shares), config.prior_range, 1 - config.prior_range)
-
-
-def multiplicity(problem: listing.Problem, p: np.ndarray) -> np.ndarray:
-    """[kinds]: of the records that others claim (p [R, K] over a half), the share claimed by two or more.
-
-    Kind (i, j) is about records of table i, claimed by anchors of table j: each anchor claims one at most.
-    """
-    rows, slots = np.nonzero((p > 0.5) & (problem.record >= 0))
-    back = problem.reverse[rows, slots]
-    claims = np.bincount(back, minlength=len(problem.anchor))
-    return np.array(
-        [
-            np.sum(claims[problem.kind == kind] >= 2) / max(1, np.sum(claims[problem.kind == kind] >= 1))
-            for kind in range(int(problem.kind.max()) + 1)
-        ]
-    )
 
 
 def company(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndarray:
@@ -239,76 +222,3 @@ def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray
     theirs = several[problem.reverse[rows, slot]]
     key = np.where(several, problem.anchor, np.where(theirs, partner, np.minimum(problem.anchor, partner)))
     return fold[np.where(target >= 0, key, problem.anchor)].astype(np.int32)
-
-
-def _pair_posterior(
-    problem: listing.Problem, logits: np.ndarray, shift: np.ndarray, several: np.ndarray, stating: bool, config: Config
-) -> np.ndarray:
-    """One probability a pair, from the logits [R, K] of its lists.
-
-    Pairs compete for both their records, table by table; where there is a third, pairs of three records that go
-    together bring one another (`matching`), the two taking turns.
-    """
-    compared = (problem.direction > 0) & (problem.place >= 0).any(axis=1)  # two tables may have nothing in common
-    found = [
-        _between(problem, logits, shift, several, stating, config, kind) for kind in np.unique(problem.kind[compared])
-    ]
-    count = len(problem.pair)
-
-    def compete(brought: np.ndarray) -> np.ndarray:
-        posterior = np.zeros(count)
-        for inside, logit, further in found:
-            pair = problem.pair[inside]
-            posterior[inside] = matching.marginals(pair, logit + brought[inside], problem.size, further)
-        return posterior
-
-    posterior = compete(np.zeros(count))
-    if len(found) > 1:
-        kept = np.flatnonzero(posterior > config.possible)
-        threes = kept[matching.triangles(problem.pair[kept])]
-        message = np.zeros(threes.shape)
-        for _ in range(config.turns):
-            message = (message + matching.agreement(posterior[threes], message, config.violation)) / 2
-            posterior = compete(np.bincount(threes.ravel(), message.ravel(), count))
-    return posterior.astype(np.float32)
-
-
-def _between(
-    problem: listing.Problem,
-    logits: np.ndarray,
-    shift: np.ndarray,
-    several: np.ndarray,
-    stating: bool,
-    config: Config,
-    kind: int,
-) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """The pairs [n] of two tables, their logits [n], and the weight of a further partner on either side.
-
-    Where records of one table alone have several partners, the other table's lists tell: in a list with two partners
-    each has half of what is sure. Where records of both have, a pair is as likely as its two lists say on
-    average. Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
-    """
-    known = problem.place >= 0
-    ours = known & (problem.kind == kind)[:, None]
-    sides = (kind, problem.kind[problem.reverse[ours][0]])
-    theirs = known & (problem.kind == sides[1])[:, None]
-    many = [bool(several[side] >= config.several) for side in sides]
-    telling = ours | theirs if many[0] == many[1] else theirs if many[0] else ours
-    inside, number = np.unique(problem.place[telling], return_inverse=True)
-    if all(many):
-        average = np.clip(np.bincount(number, _null_softmax(logits)[telling]) / 2, 1e-6, 1 - 1e-6)
-        return inside, np.log(average / (1 - average)), (matching.MOST, matching.MOST)
-    logit = np.bincount(number, logits[telling]) / np.bincount(number)
-    odds = float(np.exp(shift[list(sides)].mean()))
-    left, right = (
-        (matching.further_weight(float(several[side]), odds) if stating else matching.MOST) if more else matching.LEAST
-        for side, more in zip(sides, many, strict=True)
-    )
-    return inside, logit, (left, right)
-
-
-def _null_softmax(logits: np.ndarray) -> np.ndarray:
-    """[R, K] -> [R, K]: softmax beside NULL at 0."""
-    top = np.maximum(logits.max(axis=1, keepdims=True), 0)
-    value = np.exp(logits - top)
-    return value / (value.sum(axis=1, keepdims=True) + np.exp(-top))

@@ -17,6 +17,7 @@ LAYERS = (
     ("types", "kernels"),
     ("ops",),
     ("models", "data"),
+    ("competition",),
     ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision", "relations"),
     ("learner_state", "play", "hollow", "targets", "learner", "pretraining", "replicas", "stages"),
     (
@@ -25,7 +26,7 @@ LAYERS = (
         *("ask", "export"),
     ),
 )
-APART = 3  # rooms of this layer, each agent one, do not import one another
+APART = 4  # rooms of this layer, each agent one, do not import one another
 DOORS = {
     "transformers": ("aco_jax/data/tokens.py",),
     "tokenizers": ("aco_jax/data/tokens.py",),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aco_jax import supervision
+from aco_jax import competition, supervision
 from aco_jax.data import descriptions, listing, records, retrieval
 
 NAMES = ["red apple a100", "green pear b200", "blue plum c300", "grey fig d400"]
@@ -177,9 +177,8 @@ def test_two_sure_pairs_of_three_records_bring_the_doubtful_third(violation, sta
     """Records 0, 4 and 8 are the same; of 4 and 8 their own lists say rather no."""
     problem, gold = three_shops()
     logits = doubted(problem, gold, (4, 8), -3.0)
-    state = supervision.update(
-        problem, supervision.init(problem, 0), logits, supervision.Config(violation=violation), stating=True
-    )
+    config = supervision.Config(competing=competition.Config(violation=violation))
+    state = supervision.update(problem, supervision.init(problem, 0), logits, config, stating=True)
     assert ((4, 8) in likely(problem, state)) == stated
     assert gold - {(4, 8)} <= likely(problem, state)
 

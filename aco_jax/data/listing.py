@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from aco_jax.data import descriptions, evidence
 from aco_jax.data.records import Dataset, InputError, Table
@@ -27,7 +28,8 @@ class Problem:
     anchor [R], table [R], record [R, K] (-1 empty), pair [P, 2] (lower record first), place [R, K] (number of
     the pair, -1), reverse [R, K] (list of the candidate back to the anchor's table), facts [P, F], validity
     [P], score [R, K], direction [R] (1: the anchor's table is the earlier), repeats [N], kind [R] (number of
-    the ordered pair of tables), home [R] (the anchor's table), mean and std [F + view] of the evidence, size N.
+    the ordered pair of tables), home [R] (the anchor's table), mean and std [F + view] of the evidence, text and
+    title [N, V] (TF-IDF, as they are described), size N.
     """
 
     anchor: np.ndarray
@@ -45,6 +47,8 @@ class Problem:
     home: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+    text: sp.csr_matrix
+    title: sp.csr_matrix
     size: int
 
 
@@ -85,6 +89,8 @@ def prepare(dataset: Dataset, index: descriptions.Index, lists: Lists) -> Proble
         home=own.astype(np.int32),
         mean=np.zeros(len(evidence.NAMES), np.float32),
         std=np.ones(len(evidence.NAMES), np.float32),
+        text=index.records.text,
+        title=index.records.title,
         size=dataset.size,
     )
     seen = observe(blank, np.arange(len(lists.anchor)), raw=True)[lists.record >= 0]
@@ -187,6 +193,14 @@ def neighbours(
         found = nearest(described.text[mine], index.records.text[start:end], k)[0]
         record[mine] = np.where(found >= 0, found + start, -1)
     return record
+
+
+def likeness(problem: Problem, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """[n]: the score of any two records, which pairs of one table have too; see `evidence.base_score`."""
+    text, title = (
+        np.asarray(words[left].multiply(words[right]).sum(axis=1)).ravel() for words in (problem.text, problem.title)
+    )
+    return (text + title) / 2
 
 
 def candidates(record: np.ndarray, seen: np.ndarray, validity: np.ndarray) -> Candidates:

@@ -12,20 +12,25 @@ LEAST, MOST = 1e-9, 1.0  # weight of a further partner: there is none; as if the
 _GREATEST_LOGIT, _LEAST_LOGIT = 12.0, -30.0
 
 
-def partner_message(rest: np.ndarray, further: np.ndarray | float) -> np.ndarray:
+def partner_message(
+    rest: np.ndarray, further: float, apart: np.ndarray | float = 0.0, together: np.ndarray | bool = True
+) -> np.ndarray:
     """How much a record's other pairs leave of the odds of this one, in (0, 1].
 
     A record with n partners has the prior weight 1, 1, further, further^2, .. for n = 0, 1, 2, 3, ..: with 0 it has
     one partner at most, with 1 each pair stands for itself. With the other pairs' odds u and G = prod(1 + further u),
-    the sets of partners that hold this pair have weight G beside 1 + (G - 1) / further of those that do not.
+    the sets of partners that hold this pair have weight G beside 1 + (G - 1) / further of those that do not. Pairs that
+    are not `together` with the others are a record's only one: they add their odds to the latter, and have 1 for G.
 
     Kschischang, Frey and Loeliger 2001, Factor Graphs and the Sum-Product Algorithm, at a factor of the count alone.
 
     Args:
-      rest: sum of log(1 + further u) over the other pairs.
+      rest: sum of log(1 + further u) over the other pairs that may be together.
       further: in (0, 1].
+      apart: sum of u over the other pairs that may not.
+      together: whether this pair may.
     """
-    return np.exp(rest) / (1 + np.expm1(rest) / further)
+    return np.where(together, np.exp(rest), 1.0) / (1 + np.expm1(rest) / further + apart)
 
 
 def further_weight(several: float, partnered: float) -> float:
@@ -70,7 +75,12 @@ def agreement(p: np.ndarray, message: np.ndarray, violation: float) -> np.ndarra
 
 
 def marginals(
-    pair: np.ndarray, logit: np.ndarray, size: int, further: tuple[float, float], steps: int = 50
+    pair: np.ndarray,
+    logit: np.ndarray,
+    size: int,
+    further: tuple[float, float],
+    together: tuple[np.ndarray | bool, np.ndarray | bool] = (True, True),
+    steps: int = 50,
 ) -> np.ndarray:
     """The probability of each pair [P] by damped sum-product between pairs and records.
 
@@ -81,14 +91,20 @@ def marginals(
       logit: [P] log odds of a pair against NULL, if its records had no other.
       size: records in all.
       further: the weight of a further partner of a left record, and of a right one.
+      together: [P] which pairs of a left record may be there together, and which of a right one.
       steps: of the messages.
     """
     odds = np.exp(np.clip(logit.astype(np.float64), _LEAST_LOGIT, _GREATEST_LOGIT))
     message = [np.ones(len(odds)), np.ones(len(odds))]
     for _ in range(steps):
-        for side, weight in enumerate(further):
-            single, record = np.log1p(weight * odds * message[1 - side]), pair[:, side]
-            rest = np.clip(np.bincount(record, single, size)[record] - single, 0.0, 60.0)
-            message[side] = (message[side] + partner_message(rest, weight)) / 2
+        for side, (weight, several) in enumerate(zip(further, together, strict=True)):
+            record, alone = pair[:, side], odds * message[1 - side]
+
+            def others(value: np.ndarray, record: np.ndarray = record) -> np.ndarray:
+                return np.maximum(np.bincount(record, value, size)[record] - value, 0.0)
+
+            rest = np.minimum(others(np.where(several, np.log1p(weight * alone), 0.0)), 60.0)
+            apart = others(np.where(several, 0.0, alone))
+            message[side] = (message[side] + partner_message(rest, weight, apart, several)) / 2
     whole = odds * message[0] * message[1]
     return (whole / (1 + whole)).astype(np.float32)

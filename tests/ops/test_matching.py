@@ -13,14 +13,17 @@ STAR = np.array([[0, 3], [0, 4], [0, 5]])  # one left record, three right ones
 TREE = np.array([[0, 3], [0, 4], [1, 4], [1, 5], [2, 5]])
 
 
-def enumerated(pair, odds, further):
-    """Each pair's probability by all sets of pairs."""
+def enumerated(pair, odds, further, together=(True, True)):
+    """Each pair's probability by all sets of pairs; several of one record have to be `together`."""
     total, with_pair = 0.0, np.zeros(len(pair))
     for size in range(len(pair) + 1):
         for chosen in map(list, combinations(range(len(pair)), size)):
             weight = float(np.prod(odds[chosen]))
             for side in (0, 1):
-                weight *= float(np.prod([further[side] ** (n - 1) for n in np.bincount(pair[chosen, side]) if n > 1]))
+                count = np.bincount(pair[chosen, side])
+                weight *= float(np.prod([further[side] ** (n - 1) for n in count if n > 1]))
+                free = np.broadcast_to(together[side], len(pair))[chosen]
+                weight *= all(free[pair[chosen, side] == record].all() for record in np.flatnonzero(count > 1))
             total += weight
             with_pair[chosen] += weight
     return with_pair / total
@@ -35,10 +38,22 @@ def test_marginals_are_those_of_all_sets_of_pairs(pair, further):
     np.testing.assert_allclose(found, enumerated(pair, np.exp(logit), further), rtol=1e-4)
 
 
+@pytest.mark.parametrize("pair", [STAR, TREE], ids=["star", "tree"])
+@pytest.mark.parametrize("seed", range(4))
+def test_only_pairs_that_go_together_are_there_together(pair, seed):
+    rng = np.random.default_rng(seed)
+    logit, together = rng.normal(0, 2, len(pair)), tuple(rng.random((2, len(pair))) < 0.6)
+    found = matching.marginals(pair, logit, 6, (0.4, 0.7), together, steps=200)
+    np.testing.assert_allclose(found, enumerated(pair, np.exp(logit), (0.4, 0.7), together), rtol=1e-4)
+
+
 def test_a_message_by_hand():
     """Others with odds 2 and 3: alone 1 + 5 + 6/4 = 7.5 without this pair; with it 1 + 5/4 + 6/16 = 2.625."""
     rest = np.log1p(2 / 4) + np.log1p(3 / 4)
     np.testing.assert_allclose(matching.partner_message(np.array([rest]), 0.25), (1 + 5 / 4 + 6 / 16) / 7.5)
+    # One more of odds 4 that may be no further partner; and this pair being such a one.
+    np.testing.assert_allclose(matching.partner_message(np.array([rest]), 0.25, 4.0), (1 + 5 / 4 + 6 / 16) / 11.5)
+    np.testing.assert_allclose(matching.partner_message(np.array([rest]), 0.25, 4.0, together=False), 1 / 11.5)
 
 
 @pytest.mark.parametrize(("further", "expected"), [(matching.LEAST, 1 / (1 + 5)), (1.0, 1.0)])
