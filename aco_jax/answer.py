@@ -49,7 +49,7 @@ def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[
 
 
 def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
-    """Relates the run's own tables: relations.csv, and into summary.json what is estimated without labels.
+    """Relates the run's own tables: relations.csv, clusters.csv, and in summary.json what is estimated without labels.
 
     Returns the rows and the summary.
     """
@@ -59,6 +59,8 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     found = judged(agents, desk, run, walked)
     rows, expected = statements.conclude(dataset, found)
     statements.write_relations(workdir / "relations.csv", rows)
+    joined = statements.clusters(dataset, rows)
+    statements.write_clusters(workdir / "clusters.csv", dataset, joined)
     np.savez(workdir / KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
     path = workdir / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
@@ -74,6 +76,7 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
         "pairs stated": len(rows),
         "of them stated by the actor": int((found.stated & found.related).sum()),
         "turned down by the actor alone": int((found.rejected & (found.posterior > 0.5)).sum()),
+        **statements.count_clusters(dataset, rows, joined),
     }
     summary["label_free"] = expected
     if walked is not None and not walked.revealed.any():

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
 from aco_jax import relations
 from aco_jax.data import kinds as sorts
@@ -122,6 +124,43 @@ def write_relations(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows((*row[:-1], f"{row[-1]:.4f}") for row in rows)
 
 
+def clusters(dataset: Dataset, rows: Sequence[Row]) -> list[np.ndarray]:
+    """The records [n] that stated identities join, directly or over others, for every n >= 2; the largest first."""
+    pairs = _identities(dataset, rows)
+    graph = sp.coo_matrix((np.ones(len(pairs)), tuple(pairs.T)), (dataset.size, dataset.size))
+    _, label = connected_components(graph, directed=False)
+    found = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
+    return sorted((records for records in found if len(records) > 1), key=lambda records: (-len(records), records[0]))
+
+
+def count_clusters(dataset: Dataset, rows: Sequence[Row], found: Sequence[np.ndarray]) -> dict[str, int]:
+    """How many `clusters` were `found`, how large the largest is, and how many lack a pair of different tables."""
+    label = np.full(dataset.size, -1)
+    for number, records in enumerate(found):
+        label[records] = number
+    pairs = _identities(dataset, rows)
+    stated = np.bincount(label[pairs[:, 0]], minlength=len(found)).tolist()
+    lacking = 0
+    for records, there in zip(found, stated, strict=True):
+        tables = np.bincount(dataset.table_of[records])
+        lacking += there < (tables.sum() ** 2 - np.sum(tables**2)) // 2
+    return {
+        "clusters": len(found),
+        "records in the largest cluster": max(map(len, found), default=0),
+        "clusters that lack a pair": int(lacking),
+    }
+
+
+def write_clusters(path: Path, dataset: Dataset, found: Sequence[np.ndarray]) -> None:
+    """clusters.csv: a row a record that has a partner, with the number of its cluster."""
+    with Path(path).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("cluster", "table", "id"))
+        writer.writerows(
+            (number, *dataset.key(record)) for number, records in enumerate(found) for record in records.tolist()
+        )
+
+
 def _rows_of_several(dataset: Dataset, several: Several, everything: bool) -> list[Row]:
     """A row of each pair in its order, or of the related ones only, likeliest first."""
     names = ["unrelated", *(relation.name for relation in dataset.relations)]
@@ -131,6 +170,14 @@ def _rows_of_several(dataset: Dataset, several: Several, everything: bool) -> li
         chosen = chosen[np.argsort(-p[chosen], kind="stable")]
     rows = zip(several.pair[chosen].tolist(), several.relation[chosen].tolist(), p[chosen].tolist(), strict=True)
     return [_row(dataset, left, right, names[number], sure) for (left, right), number, sure in rows]
+
+
+def _identities(dataset: Dataset, rows: Sequence[Row]) -> np.ndarray:
+    """[n, 2] the records of each row that states that both are the same."""
+    sought = relations.roles(dataset.relations).same
+    name = dataset.relations[sought - 1].name if sought else None
+    pairs = [(dataset.index[row[0], row[1]], dataset.index[row[2], row[3]]) for row in rows if row[4] == name]
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def _places(found: Judged, pairs: Pairs) -> np.ndarray:

@@ -2,8 +2,8 @@
 
     python experiments/aco.py --config=experiments/configs/folder.py --config.data.path=DIR --workdir=W
 
-The workdir then holds config.json, metrics.jsonl, events.*, checkpoints/, relations.csv, summary.json and
-report.html. Stopped anywhere, the same command goes on from the last checkpoint, to the same result. Gold is
+The workdir then holds config.json, metrics.jsonl, events.*, checkpoints/, relations.csv, clusters.csv, summary.json
+and report.html. Stopped anywhere, the same command goes on from the last checkpoint, to the same result. Gold is
 opened only for the built-in catalogues, after learning, through evaluate.py.
 """
 

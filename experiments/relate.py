@@ -1,10 +1,11 @@
 """Relates the records of a folder of tables with what a run has learnt. Trains nothing.
 
-    python experiments/relate.py --workdir=W --data=DIR --out=relations.csv [--pairs=P.csv]
+    python experiments/relate.py --workdir=W --data=DIR --out=relations.csv [--clusters=C.csv] [--pairs=P.csv]
 
 Without --pairs the whole catalogues compete and every relation found is a row. With --pairs, a file with
 columns ltable_id, rtable_id (and ltable, rtable where there are more than two tables), every pair gets a row,
 "unrelated" where nothing holds; the probability is that of the relation stated. A label column is refused.
+--clusters is written beside --out: the records that the stated identities join, directly or over others.
 """
 
 from __future__ import annotations
@@ -20,19 +21,26 @@ from aco_jax.data.records import InputError, read_pairs
 
 def main() -> None:
     workdir, out = Path(flags.FLAGS.workdir), Path(flags.FLAGS.out)
+    clusters = Path(flags.FLAGS.clusters) if flags.FLAGS.clusters else None
     config = configuration.read(workdir, settings.TrainConfig)
     dataset = configuration.load_folder(config.data, Path(flags.FLAGS.data))
     pairs = read_pairs(flags.FLAGS.pairs, dataset, "forbidden") if flags.FLAGS.pairs else None
-    if not out.parent.is_dir() or out.is_dir():
-        raise InputError(f"{out}: cannot be written, expected a file in a folder that exists")
+    for path in (out, clusters or out):
+        if not path.parent.is_dir() or path.is_dir():
+            raise InputError(f"{path}: cannot be written, expected a file in a folder that exists")
     rows = answer.relate(workdir, dataset, pairs)
     statements.write_relations(out, rows)
     print(f"{out}: {len(rows)} pairs of {dataset.size} records in {len(dataset.tables)} tables")
+    if clusters:
+        joined = statements.clusters(dataset, rows)
+        statements.write_clusters(clusters, dataset, joined)
+        print(f"{clusters}: {len(joined)} clusters")
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "folder of a finished run", required=True)
     flags.DEFINE_string("data", None, "folder of tables", required=True)
     flags.DEFINE_string("out", None, "CSV file to write", required=True)
+    flags.DEFINE_string("clusters", None, "CSV file to write the clusters of records to")
     flags.DEFINE_string("pairs", None, "CSV file of pairs, to state a relation for each")
     launch.run(main)

@@ -257,7 +257,8 @@ def test_a_later_delivery_is_learned_and_related(tmp_path: Path, monkeypatch: py
     # The run is as it was, and the adapted one complete.
     after = contents(workdir)
     assert {name: after[name] for name in before} == before
-    files = {"config.json", "metrics.jsonl", "relations.csv", "summary.json", "report.html", "tokenizer", "checkpoints"}
+    files = {"config.json", "metrics.jsonl", "relations.csv", "clusters.csv", "summary.json", "report.html"}
+    files |= {"tokenizer", "checkpoints"}
     assert files <= {path.name for path in folder.iterdir()}
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["counts"]["records new"] == len(delivery.added) == 16

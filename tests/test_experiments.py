@@ -29,7 +29,7 @@ FOLDERS = {  # what tableB.csv holds in each
 }
 FOLDER = "--config=experiments/configs/folder.py"
 # Flags of the launchers.
-OURS = ["config", "workdir", "data", "split", "out", "pairs", "seeds", "change", "changes", "switches"]
+OURS = ["config", "workdir", "data", "split", "out", "pairs", "clusters", "seeds", "change", "changes", "switches"]
 SMOKE = "--config=experiments/configs/smoke.py"
 ACO = "aco.py --workdir=new"
 RELATE = "relate.py --workdir=run --data=good --out=out.csv"
@@ -57,6 +57,10 @@ CASES = {  # name -> command, what the line must say
     "no folder to write to": (
         "relate.py --workdir=run --data=good --out=absent/out.csv --pairs=good_pairs.csv",
         ["absent/out.csv", "expected a file in a folder that exists"],
+    ),
+    "no folder for the clusters": (
+        "relate.py --workdir=run --data=good --out=out.csv --clusters=absent/c.csv",
+        ["absent/c.csv", "expected a file in a folder that exists"],
     ),
     "no workdir": ("relate.py --workdir=absent --data=good --out=o.csv", ["absent/config.json", "no such file"]),
     "unfinished run": ("evaluate.py --workdir=run --data=good --split=valid", ["run/summary.json", "finished"]),

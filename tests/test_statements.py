@@ -97,3 +97,29 @@ def test_where_the_same_is_not_sought_nothing_is_stated_to_be_it(dataset):
     pairs = Pairs(np.array([0, 0, 0]), np.array([12, 14, 15]), None)
     rows = statements.rows_of(fits, judged(fits, {(0, 12): 0.99}), pairs)
     assert [row[4] for row in rows] == ["unrelated", "compatible", "unrelated"]
+
+
+def test_clusters_join_what_is_stated_to_be_the_same(tmp_path):
+    """a0 = b0 = c0 whole; a1 = b1 = c1, but a1 = c1 is not stated; a2 has two partners in b, which are no pair."""
+    tables = tuple(
+        records.Table(name, tuple("01234"), ("name",), np.array([[f"thing {i}"] for i in range(5)], object))
+        for name in "abc"
+    )
+    dataset = records.Dataset(tables, RELATIONS)
+    stated = ["a0b0", "b0c0", "a0c0", "a1b1", "b1c1", "a2b2", "a2b3"]
+    rows = [(p[0], p[1], p[2], p[3], "same", 0.9) for p in stated] + [("a", "4", "b", "4", "substitute", 0.9)]
+    found = statements.clusters(dataset, rows)
+    names = [{"".join(dataset.key(int(record))) for record in each} for each in found]
+    assert names == [{"a0", "b0", "c0"}, {"a1", "b1", "c1"}, {"a2", "b2", "b3"}]
+    assert statements.count_clusters(dataset, rows, found) == {
+        "clusters": 3,
+        "records in the largest cluster": 3,
+        "clusters that lack a pair": 1,
+    }
+    statements.write_clusters(tmp_path / "clusters.csv", dataset, found)
+    lines = (tmp_path / "clusters.csv").read_text().splitlines()
+    assert lines[0] == "cluster,table,id"
+    assert sorted(lines[1:4]) == ["0,a,0", "0,b,0", "0,c,0"]
+    assert len(lines) == 10
+    assert statements.clusters(dataset, []) == []
+    assert statements.count_clusters(dataset, [], [])["clusters"] == 0
