@@ -150,9 +150,10 @@ def _kept(workdir: Path, dataset: Dataset) -> Judged | None:
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as arrays:
-        if str(arrays["fingerprint"]) != dataset.fingerprint:
-            return None
-        return Judged(**{field.name: arrays[field.name] for field in dataclasses.fields(Judged)})
+        names = [field.name for field in dataclasses.fields(Judged)]
+        if str(arrays["fingerprint"]) != dataset.fingerprint or not set(names) <= set(arrays.files):
+            return None  # of other tables, or of an older version
+        return Judged(**{name: arrays[name] for name in names})
 
 
 def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, walked: waves.Walked | None) -> Judged:
@@ -161,18 +162,23 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     Where no actor was trained nothing was walked, and the posterior alone decides.
     """
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
-    logits = np.array(_logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
+    logits, alone = map(np.array, _logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
+
+    def posterior_of(logits: np.ndarray) -> np.ndarray:
+        return np.asarray(supervision.update(problem, run.believed, logits, stating=True).posterior)
+
     if walked is None:
-        posterior = np.asarray(supervision.update(problem, run.believed, logits, stating=True).posterior)
-        nobody = np.zeros(len(problem.pair), bool)
-        return Judged(problem.pair, posterior, nobody, nobody, related=posterior > 0.5)
+        posterior, nobody = posterior_of(logits), np.zeros(len(problem.pair), bool)
+        committee = np.stack([posterior_of(each) for each in alone])
+        return Judged(problem.pair, posterior, nobody, nobody, posterior > 0.5, committee)
     # What was read counts as read, wherever the candidate stands in the list.
     record, place = problem.record[walked.lists], problem.place[walked.lists]
     same = (record[:, :, None] == walked.record[:, None]) & (record >= 0)[:, :, None]
     read = same & walked.revealed[:, None]
     with_reading = np.where(read, walked.logit[:, None], 0).sum(axis=2)
-    logits[walked.lists] = np.where(read.any(axis=2), with_reading, logits[walked.lists])
-    posterior = np.asarray(supervision.update(problem, run.believed, logits, stating=True).posterior)
+    told = np.zeros_like(logits)
+    told[walked.lists] = np.where(read.any(axis=2), with_reading - logits[walked.lists], 0)
+    posterior, committee = posterior_of(logits + told), np.stack([posterior_of(each + told) for each in alone])
 
     def pairs_where(chosen: np.ndarray) -> np.ndarray:
         named = (same & chosen[:, None]).any(axis=2) & (place >= 0)
@@ -182,7 +188,7 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
 
     stated = pairs_where(walked.decision > UNRELATED)
     rejected = pairs_where(walked.decision == UNRELATED) & ~stated
-    return Judged(problem.pair, posterior, stated, rejected, related=(posterior > 0.5) & ~rejected)
+    return Judged(problem.pair, posterior, stated, rejected, (posterior > 0.5) & ~rejected, committee)
 
 
 def examples(
@@ -211,7 +217,12 @@ def examples(
 
 
 @partial(jax.jit, static_argnames="config")
-def _logits(params: Params, config: ranker.Config, candidates: Candidates, fold: jax.Array) -> jax.Array:
-    """Held-out logits [n, K] of all lists, nothing read."""
-    scores = ranker.member_scores(params, config, candidates, revealed=False)[..., 0]
-    return judge.held_out(scores, fold, config.folds)[:, 0]
+def _logits(
+    params: Params, config: ranker.Config, candidates: Candidates, fold: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Held-out logits [n, K] of all lists, nothing read, and [C, n, K] of each set of members with every fold."""
+    scores = ranker.member_scores(params, config, candidates, revealed=False)[..., 0][:, :, 0]
+    whole = len(scores) // config.folds
+    each = scores[: whole * config.folds].reshape(whole, config.folds, *scores.shape[1:])
+    alone = jax.vmap(lambda members: judge.held_out(members, fold, config.folds))(each)
+    return judge.held_out(scores, fold, config.folds), alone

@@ -16,7 +16,7 @@ import numpy as np
 from aco_jax import baselines, relations
 from aco_jax.data.files import read_rows
 from aco_jax.data.records import Dataset, InputError, Pairs, read_pairs
-from aco_jax.ops import calibration, metrics
+from aco_jax.ops import bootstrap, calibration, metrics
 
 Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
 Pair = tuple[int, int]  # records, the smaller first
@@ -27,6 +27,7 @@ NEGATIVE = (*NO_PREDICTION, "other", "incompatible")
 SPLITS = ("train", "valid", "test")
 _BINS = 10
 _PRF = ("precision", "recall", "f1")
+_ESTIMATE = ("label_free_f1", "label_free_f1_low", "label_free_f1_high")
 
 
 def read_gold(folder: Path, dataset: Dataset, split: str) -> tuple[Pairs | None, Pairs | None]:
@@ -84,7 +85,8 @@ def evaluate(
     if labelled is not None:
         result |= _score_pairs(stated, labelled)
         result["calibration"] = _score_calibration(dataset, labelled, pair_rows)
-        result["pairs"]["label_free_f1"] = _soft_f1(dataset, labelled, pair_rows, stated)
+        expected = _expected_f1(dataset, labelled, pair_rows, stated)
+        result["pairs"] |= {f"label_free_{name}": value for name, value in expected.items()}
     result["catalogue"] = None if matches is None else _score_catalogue(stated, matches)
     result["label_free"] = {name: dict(values) for name, values in estimates.items()}
     result["baselines"] = {
@@ -102,17 +104,16 @@ def lines(result: Scores) -> list[Scores]:
             if found is None or (of not in scores and method != "ACO" and not found["predicted"]):
                 continue  # no such gold, or a relation that a baseline does not know
             line = {"method": method, "of": of} | {name: found[name] for name in _PRF}
-            table.append(line | {"label_free_f1": _label_free(result, of) if method == "ACO" else None})
+            table.append(line | (_label_free(result, of) if method == "ACO" else dict.fromkeys(_ESTIMATE)))
     return table
 
 
 def describe(result: Scores) -> str:
     """The result for people, a table and a few lines."""
-    out = [f"{'method':<14}{'of':<16}{'precision':>10}{'recall':>10}{'F1':>10}{'label-free F1':>16}"]
+    out = [f"{'method':<14}{'of':<16}{'precision':>10}{'recall':>10}{'F1':>10}{'label-free F1':>22}"]
     for line in lines(result):
         figures = "".join(f"{100 * line[name]:>10.1f}" for name in _PRF)
-        estimate = line["label_free_f1"]
-        out.append(f"{line['method']:<14}{line['of']:<16}{figures}" + _percent(estimate).rjust(16))
+        out.append(f"{line['method']:<14}{line['of']:<16}{figures}{_expected(line):>22}")
     if result["pairs"] is not None:
         nothing = 100 * result["all_negative_weighted_f1"]
         out.append(f"weighted F1 {100 * result['weighted_f1']:.1f} (saying no to all: {nothing:.1f})")
@@ -226,12 +227,15 @@ def _score_calibration(dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Ro
     }
 
 
-def _soft_f1(dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Row], stated: Mapping[Pair, str]) -> float:
-    """F1 of the split's pairs as expected from their probabilities alone."""
+def _expected_f1(
+    dataset: Dataset, labelled: Pairs, pair_rows: Sequence[Row], stated: Mapping[Pair, str]
+) -> dict[str, float]:
+    """F1 of the split's pairs as expected from their probabilities alone, and its interval."""
     pairs = _pairs(labelled)
     p = _positive_probability(dataset, pairs, pair_rows)
     said = np.array([_is_positive(stated.get(pair)) for pair in pairs])
-    return float(metrics.soft_f1(p, said))
+    low, high = bootstrap.f1_interval(p[None], said, np.array([pair[0] for pair in pairs]))
+    return {"f1": float(metrics.soft_f1(p, said)), "f1_low": low, "f1_high": high}
 
 
 def _score_baseline(
@@ -289,15 +293,20 @@ def _named(result: Scores) -> list[str]:
     return [name for name in (result["relations"] or {}).get("labels", {}) if name not in NEGATIVE]
 
 
-def _label_free(result: Scores, of: str) -> float | None:
+def _label_free(result: Scores, of: str) -> dict[str, float | None]:
+    """The estimate and the ends of its 90% interval, None where not known."""
     if of == "pairs":
-        return result["pairs"]["label_free_f1"]
+        return {name: result["pairs"].get(name) for name in _ESTIMATE}
     compared = result["catalogue"]["relations"] if of == "catalogue" else [of]
-    return result["label_free"].get(compared[0] if len(compared) == 1 else "catalogue", {}).get("f1")
+    known = result["label_free"].get(compared[0] if len(compared) == 1 else "catalogue", {})
+    return {name: known.get(name.removeprefix("label_free_")) for name in _ESTIMATE}
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _expected(line: Scores) -> str:
+    f1, low, high = (line[name] for name in _ESTIMATE)
+    if f1 is None or low is None or high is None:
+        return "-" if f1 is None else f"{100 * f1:.1f}"
+    return f"{100 * f1:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _confusion_lines(confusion: Mapping[str, Mapping[str, int]]) -> list[str]:

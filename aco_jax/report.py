@@ -38,7 +38,8 @@ class Tables:
     """What is shown beside the curves; parts left out are not shown.
 
     Attributes:
-      scores: rows with method, of, precision, recall, f1, label_free_f1 (None where not known).
+      scores: rows with method, of, precision, recall, f1, label_free_f1 and the ends of its interval (None where not
+        known).
       confusion: true relation -> stated relation -> pairs.
       reliability: (mean stated probability, share true, pairs) of each bin.
       examples: some stated relations.
@@ -110,9 +111,10 @@ def _headline(scores: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -
         if others:
             ahead = 100 * (first["f1"] - max(row["f1"] for row in others))
             cards.append((f"{ahead:+.1f}", "F1 ahead of the better baseline"))
-    estimate = summary.get("label_free", {}).get("catalogue", {}).get("f1")
-    if estimate is not None:
-        cards.append((f"{100 * estimate:.1f}", "F1 as estimated without labels"))
+    expected = summary.get("label_free", {}).get("catalogue", {})
+    if "f1" in expected:
+        ends = f", {_ends(expected['f1_low'], expected['f1_high'])}" if "f1_low" in expected else ""
+        cards.append((f"{100 * expected['f1']:.1f}", f"F1 as estimated without labels{ends}"))
     inner = "".join(f"<div class='card'><b>{escape(v)}</b><span>{escape(k)}</span></div>" for v, k in cards)
     return f"<div class='cards'>{inner}</div>" if cards else ""
 
@@ -123,13 +125,19 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
         cells = f"<td>{escape(row['of'] if row['of'] != before else '')}</td><td>{escape(row['method'])}</td>"
         cells += "".join(f"<td class='n'>{100 * row[name]:.1f}</td>" for name in _PRECISION_RECALL)
         cells += f"<td class='meter' style='--share:{100 * row['f1']:.1f}%'>{100 * row['f1']:.1f}</td>"
-        estimate = row["label_free_f1"]
-        cells += f"<td class='n'>{'' if estimate is None else f'{100 * estimate:.1f}'}</td>"
+        estimate, low, high = (row.get(f"label_free_{name}") for name in ("f1", "f1_low", "f1_high"))
+        ends = "" if low is None or high is None else f" <i>{_ends(low, high)}</i>"
+        cells += f"<td class='n'>{'' if estimate is None else f'{100 * estimate:.1f}{ends}'}</td>"
         kind = "ours" if row["method"] == _METHOD else "theirs"
         rows.append(f"<tr class='{kind}{'' if row['of'] == before else ' first'}'>{cells}</tr>")
         before = row["of"]
     head = "<tr><th>of<th>method<th>precision<th>recall<th>F1<th>F1 estimated without labels</tr>"
     return _section("Beside the baselines", f"<table class='scores'>{head}{''.join(rows)}</table>") if rows else ""
+
+
+def _ends(low: float, high: float) -> str:
+    """A 90% interval, in percent."""
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _notes(notes: Sequence[str]) -> str:
@@ -278,6 +286,7 @@ table { border-collapse: collapse; background: var(--card); font-variant-numeric
 th { text-align: left; font-size: 13px; font-weight: 500; color: var(--soft); padding: 8px 12px; }
 td { padding: 6px 12px; }
 .n { text-align: right; }
+.n i { font-style: normal; color: var(--soft); font-size: 12px; font-weight: 400; }
 .scores th:nth-child(n + 3) { text-align: right; }
 .first td { border-top: 1px solid var(--line); }
 .ours td { font-weight: 600; }

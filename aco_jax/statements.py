@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from aco_jax import relations
 from aco_jax.data import kinds as sorts
 from aco_jax.data.records import Dataset, Pairs
+from aco_jax.ops import bootstrap
 from aco_jax.types import UNRELATED
 
 Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
@@ -35,6 +36,7 @@ class Judged:
     stated: np.ndarray  # [P] bool, by the actor from either end
     rejected: np.ndarray  # [P] bool, by the actor from either end, and stated from neither
     related: np.ndarray  # [P] bool
+    committee: np.ndarray  # [C, P] float32: the posterior by parts of the judge, each of which could judge alone
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ def conclude(dataset: Dataset, found: Judged) -> tuple[list[Row], dict[str, dict
     The expectations are of the catalogue's same pairs, and of each relation by its name.
     """
     if not relations.roles(dataset.relations).beyond:
-        only = estimate(found.posterior, found.related)
+        only = estimate(found.posterior, found.related, found.pair[:, 0], found.committee)
         return rows_of(dataset, found, None), {"catalogue": only, dataset.relations[0].name: only}
     several = judge_several(dataset, found)
     each = {
-        relation.name: estimate(several.probability[:, number], several.relation == number)
+        relation.name: estimate(several.probability[:, number], several.relation == number, several.pair[:, 0])
         for number, relation in enumerate(dataset.relations, start=1)
     }
     expected = {"catalogue": each[relations.identity(dataset.relations).name]} | each
@@ -105,14 +107,24 @@ def judge_several(dataset: Dataset, found: Judged, pairs: Pairs | None = None) -
     return Several(pair, probability, open_to.argmax(axis=1))
 
 
-def estimate(posterior: np.ndarray, related: np.ndarray) -> dict[str, float]:
-    """Precision, recall and F1 that the posteriors expect of the related pairs: for people, never a reward."""
+def estimate(
+    posterior: np.ndarray, related: np.ndarray, record: np.ndarray, committee: np.ndarray | None = None
+) -> dict[str, float]:
+    """Precision, recall and F1 that the posteriors [P] expect of the related pairs: for people, never a reward.
+
+    `f1_low` and `f1_high` are the ends of a 90% interval (`ops.bootstrap`) over records [P] and the committee [C, P].
+    """
     sure, all_ = float(posterior[related].sum()), float(posterior.sum())
-    count = int(related.sum())
+    count, judges = int(related.sum()), posterior[None]
+    low, high = bootstrap.f1_interval(
+        judges if committee is None else np.concatenate([judges, committee]), related, record
+    )
     return {
         "precision": sure / count if count else 0.0,
         "recall": sure / all_ if all_ else 0.0,
         "f1": 2 * sure / (count + all_) if count + all_ else 0.0,
+        "f1_low": low,
+        "f1_high": high,
     }
 
 

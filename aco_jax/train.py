@@ -255,9 +255,11 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
 
 
 def visits(state: learner_state.State, agents: learner_state.Config) -> dict[str, float]:
-    """States visited since the bins were fitted, and the share of each kind of action among all taken."""
+    """States visited since the bins were fitted, and the share of each kind of action among all taken, if any was."""
     taken = np.asarray(transitions.counts(jax.tree.map(lambda x: x[0], state.counts)))
-    total = max(1, int(taken.sum()))
+    total = int(taken.sum())
+    if not total:
+        return {"transitions/visited": 0.0}
     kinds = {"none": 0, "read": 1, "rewrite": 2, "stop": 3}
     relations = agents.environment.bins.relations
     shares = {f"actor/share_{name}": float(taken[:, relations + i].sum()) / total for name, i in kinds.items()}

@@ -34,8 +34,11 @@ def main() -> None:
 
 
 def label_free(summary: evaluate.Summary) -> str:
-    """The label-free estimate in words."""
-    parts = [f"{name} {100 * scores['f1']:.1f}" for name, scores in summary["label_free"].items()]
+    """The label-free estimate in words, with its 90% interval."""
+    parts = [
+        f"{name} {100 * scores['f1']:.1f} ({100 * scores['f1_low']:.1f} to {100 * scores['f1_high']:.1f})"
+        for name, scores in summary["label_free"].items()
+    ]
     return f"F1 as estimated without labels: {', '.join(parts)}"
 
 

@@ -34,6 +34,11 @@ STAGES = (
     "actor/kl",
     "shared/reward",
     "transitions/visited",
+    "actor/share_related",
+    "actor/share_none",
+    "actor/share_read",
+    "actor/share_rewrite",
+    "actor/share_stop",
 )
 
 

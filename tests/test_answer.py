@@ -29,7 +29,7 @@ def workdir(tiny: TrainConfig, dataset: Dataset, tmp_path: Path) -> Path:
     configuration.claim(tmp_path, config)
     (tmp_path / "summary.json").write_text("{}")
     pair, nobody = np.array([[0, 12], [0, 14]], np.int32), np.zeros(2, bool)
-    found = statements.Judged(pair, np.zeros(2, np.float32), nobody, nobody, nobody)
+    found = statements.Judged(pair, np.zeros(2, np.float32), nobody, nobody, nobody, np.zeros((2, 2), np.float32))
     np.savez(tmp_path / answer.KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
     return tmp_path
 

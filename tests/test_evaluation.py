@@ -66,6 +66,9 @@ def test_pairs_and_catalogue(labelled_folder):
     assert sum(count for _, _, count in result["calibration"]["bins"]) == 5
     # decisions: 0-0 and 2-0 are stated
     assert pairs["label_free_f1"] == pytest.approx(2 * (0.9 + 0.6) / (p.sum() + 2))
+    low, high = pairs["label_free_f1_low"], pairs["label_free_f1_high"]
+    assert low < pairs["label_free_f1"] < high
+    assert f"{100 * pairs['label_free_f1']:.1f} ({100 * low:.1f} to {100 * high:.1f})" in evaluation.describe(result)
     assert result["relations"] is None
     found = {(line["method"], line["of"]): line for line in evaluation.lines(result)}
     assert found["ACO", "catalogue"]["label_free_f1"] == 0.5

@@ -20,7 +20,8 @@ def judged(dataset, same, related=None):
     """What a judge would have thought of the pairs `same`, (left, right) -> probability."""
     pair, p = np.array(list(same), np.int32).reshape(-1, 2), np.array(list(same.values()), np.float32)
     nobody = np.zeros(len(p), bool)
-    return statements.Judged(pair, p, nobody, nobody, p > 0.5 if related is None else np.array(related))
+    related = p > 0.5 if related is None else np.array(related)
+    return statements.Judged(pair, p, nobody, nobody, related, np.stack([p, p]))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_relations_are_estimated_by_their_names(dataset):
     assert estimates["catalogue"] == estimates["same"]
     assert estimates["same"]["precision"] == pytest.approx(0.9)
     one = records.Dataset(dataset.tables)
-    only = statements.estimate(found.posterior, found.related)
+    only = statements.estimate(found.posterior, found.related, found.pair[:, 0], found.committee)
     assert statements.conclude(one, found) == (statements.rows_of(one, found, None), {"catalogue": only, "same": only})
 
 

@@ -93,6 +93,11 @@ def test_a_finished_run_leaves_its_files(shops: Path, finished: Path) -> None:
     assert summary["seconds"]["compilation"] > 0
     assert summary["reward_model"]["preferences"] > 0
     assert {"probes", "length", "calibration"} < set(summary["reward_model"])
+    expected = summary["label_free"]["catalogue"]
+    assert 0 <= expected["f1_low"] < expected["f1_high"] <= 1
+    with np.load(finished / "judged.npz") as kept:
+        assert kept["committee"].shape == (2, len(kept["pair"]))  # four members, two folds
+        assert not np.array_equal(*kept["committee"])
     rows = answer.relate(finished, records.read_folder(shops, relations=SAME))
     assert len(rows) == summary["counts"]["pairs stated"]
     for *_, relation, probability in rows:
