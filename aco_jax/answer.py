@@ -26,12 +26,16 @@ from aco_jax.data import listing
 from aco_jax.data.files import listed
 from aco_jax.data.records import Dataset, InputError, Pairs
 from aco_jax.models import judge
+from aco_jax.ops import calibration
 from aco_jax.settings import TrainConfig, learner_config
 from aco_jax.statements import Judged, Row
 from aco_jax.types import UNRELATED, Candidates, Params
 
 EXAMPLES = 8  # stated relations shown with their reasons
 KEPT = "judged.npz"  # what was found of the run's own tables
+# Of what is stated: a judge that taught itself is too sure. The least log loss on catalogues of the generator, at the
+# difficulties .2, .5 and .8; decisions stay.
+TEMPERATURE = 1.75
 
 
 def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[Row]:
@@ -165,7 +169,8 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     logits, alone = map(np.array, _logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
 
     def posterior_of(logits: np.ndarray) -> np.ndarray:
-        return np.asarray(supervision.update(problem, run.believed, logits, stating=True).posterior)
+        believed = supervision.update(problem, run.believed, logits, stating=True)
+        return calibration.tempered(believed.posterior, TEMPERATURE).astype(np.float32)
 
     if walked is None:
         posterior, nobody = posterior_of(logits), np.zeros(len(problem.pair), bool)

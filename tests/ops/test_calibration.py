@@ -175,3 +175,15 @@ def test_preferences_drawn_as_a_reward_says_are_calibrated():
     p, y = calibration.preference_confidence(3 * jnp.asarray(margin))
     assert calibration.expected_calibration_error(p, y, full, 20) > 0.1
     assert calibration.fit_temperature(3 * jnp.abs(margin), y, full) == pytest.approx(3.0, abs=0.15)
+
+
+def test_tempered_odds_by_hand():
+    """Odds of 16 are 4 at temperature 2; a half stays, certainty stays finite, order and side stay."""
+    np.testing.assert_allclose(calibration.tempered(np.array([16 / 17, 1 / 17, 0.5]), 2.0), [0.8, 0.2, 0.5])
+    p = np.array([0.0, 1e-9, 0.3, 0.5, 0.8, 1.0], np.float32)
+    np.testing.assert_allclose(calibration.tempered(p, 1.0), p, atol=1e-7)
+    less = calibration.tempered(p, 1.75)
+    assert np.isfinite(less).all()
+    assert (np.diff(less) > 0).all()
+    assert ((less > 0.5) == (p > 0.5)).all()
+    assert (np.abs(less - 0.5) <= np.abs(p - 0.5) + 1e-12).all()
