@@ -197,10 +197,12 @@ def neighbours(
 
 def likeness(problem: Problem, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """[n]: the score of any two records, which pairs of one table have too; see `evidence.base_score`."""
-    text, title = (
-        np.asarray(words[left].multiply(words[right]).sum(axis=1)).ravel() for words in (problem.text, problem.title)
-    )
-    return (text + title) / 2
+    found = np.zeros(len(left))
+    for start in range(0, len(left), evidence.CHUNK):
+        part = slice(start, start + evidence.CHUNK)
+        for words in (problem.text, problem.title):
+            found[part] += np.asarray(words[left[part]].multiply(words[right[part]]).sum(axis=1)).ravel() / 2
+    return found
 
 
 def candidates(record: np.ndarray, seen: np.ndarray, validity: np.ndarray) -> Candidates:
