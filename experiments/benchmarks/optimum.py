@@ -3,10 +3,13 @@
     python experiments/benchmarks/optimum.py --workdir=W[,W2,..] [--data=DIR] [--out=runs/benchmarks]
 
 Each W is a finished run of experiments/aco.py. Its next round is prepared with lists of 2, 3 and 4 candidates a row,
-and walked by the actor, greedily, and by the fixed policy that asks for nothing. The optimum knows all rewards and
-readings beforehand, which no policy does. A return is what the reward model gives for the relations stated, less the
-costs, discounted; the shared reward at the end of a training walk is left out, for it depends on the other walks.
-Intervals are over the runs where there are several, else over the anchors.
+and walked by the actor, greedily, by the fixed policy that asks for nothing, and by the best policy of the states:
+improved state by state where all rewards are known, on half of the lists, and tried on the other half. The optimum
+knows all rewards and readings of a list beforehand, which no policy does.
+
+A return is what the reward model gives for the relations stated, less the costs, discounted; the shared reward at the
+end of a training walk is left out, for it depends on the other walks. Intervals are over the runs where there are
+several, else over the anchors.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 
@@ -33,8 +38,19 @@ from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN
 
 SIZES = (2, 3, 4)  # candidates a row
-WHO = ("actor", "fixed policy", "optimum")
+WHO = ("actor", "fixed policy", "best of the states", "optimum")
+TURNS = 200  # states whose action is changed, at most
 Returns = dict[str, dict[str, list[float]]]  # candidates a row -> who -> of each anchor
+
+
+class Level(NamedTuple):
+    """n places that walks may be at after equally many steps, and what each of A actions does there."""
+
+    owner: np.ndarray  # [n], the list
+    state: environment.EnvState  # [n]
+    reward: np.ndarray  # [n, A] float64, -inf of an action that changes nothing, for it costs a step
+    discount: np.ndarray  # [n, A] float64
+    then: np.ndarray  # [n, A] place at the next level, -1 where the walk is over
 
 
 def main() -> None:
@@ -83,17 +99,66 @@ def study(workdir: Path, data: str | None) -> Returns:
         found[str(size)] = {
             "actor": _returns(agents.environment, edges, shifted, taught).tolist(),
             "fixed policy": _returns(agents.environment, edges, problem, fixed).tolist(),
+            "best of the states": _crossed(agents.environment, edges, problem, fixed).tolist(),
             "optimum": optimum(agents.environment, problem).tolist(),
         }
     return found
 
 
-def optimum(config: environment.Config, problem: environment.Problem) -> np.ndarray:
-    """The greatest return of each of B walks over all sequences of actions, [B] float64.
+def _crossed(
+    config: environment.Config, edges: states.Edges, problem: environment.Problem, choice: jax.Array
+) -> np.ndarray:
+    """Returns [B] of each half of the lists under the policy that is best on the other half."""
+    found = np.zeros(len(problem.anchor))
+    for half in range(2):
+        here, there = (jax.tree.map(lambda x, start=start: x[start::2], problem) for start in (half, 1 - half))
+        found[half::2] = _returns(
+            config, edges, here, jnp.asarray(best_of_states(config, edges, there, np.asarray(choice)))
+        )
+    return found
 
-    All actions are tried from all states, one step after another. States of an anchor are one where the same candidates
-    are left, of those left the same are read, and as many rows are shown: what was stated of the others is paid.
-    An action that changes nothing is left out, for it costs a step.
+
+def optimum(config: environment.Config, problem: environment.Problem) -> np.ndarray:
+    """The greatest return of each of B walks over all sequences of actions, [B] float64."""
+    levels, best = unfold(config, problem), np.zeros(len(problem.anchor))
+    if levels:
+        best[levels[0].owner] = _backwards(levels, [slice(None)] * len(levels))[0].max(axis=1)
+    return best
+
+
+def best_of_states(
+    config: environment.Config, edges: states.Edges, problem: environment.Problem, choice: np.ndarray
+) -> np.ndarray:
+    """The policy [S] that begins as `choice` [S] and is improved on these lists, whose rewards and readings it knows.
+
+    Each turn changes the action of the one state where that gains most, visits counted, until none gains. What it does
+    is a function of the state number alone, as the actor's; another start may end elsewhere.
+    """
+    levels = unfold(config, problem)
+    numbers = [_numbers(config, edges, problem, level) for level in levels]
+    choice = np.array(choice)
+    for _ in range(TURNS):
+        taken = [choice[number][:, None] for number in numbers]
+        gain = np.zeros((len(choice), config.bins.action_count))
+        visits: np.ndarray = np.ones(len(levels[0].owner) if levels else 0)
+        for level, number, action, value in zip(levels, numbers, taken, _backwards(levels, taken), strict=True):
+            advantage = value - np.take_along_axis(value, action, axis=1)
+            come = visits > 0  # a place that no walk comes to says nothing, not even what cannot be done there
+            np.add.at(gain, number[come], advantage[come] * visits[come, None])
+            place = np.take_along_axis(level.then, action, axis=1)[:, 0]
+            visits = np.bincount(place[place >= 0], visits[place >= 0], level.then.max(initial=-1) + 1)
+        state, action = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[state, action] < 1e-6:
+            break
+        choice[state] = action
+    return choice
+
+
+def unfold(config: environment.Config, problem: environment.Problem) -> list[Level]:
+    """All that can be done in B walks: all actions from all states, one step after another.
+
+    States of an anchor are one where the same candidates are left, of those left the same are read, and as many rows
+    are shown: what was stated of the others is paid.
     """
     start = jax.vmap(environment.reset)(problem)
     going = ~np.asarray(jax.vmap(functools.partial(environment.over, config))(start))
@@ -104,18 +169,37 @@ def optimum(config: environment.Config, problem: environment.Problem) -> np.ndar
         kind, before = _kinds(owner[:, None], moved), _kinds(owner, state)
         idle = (kind == before[:, None]).all(axis=-1) & ~over
         on = ~(over | idle)
-        kept, first, then = np.unique(kind[on], axis=0, return_index=True, return_inverse=True)
-        levels.append((np.where(idle, -np.inf, reward), discount, on, then.reshape(-1)))
+        kept, first, number = np.unique(kind[on], axis=0, return_index=True, return_inverse=True)
+        then = np.full(on.shape, -1)
+        then[on] = number.reshape(-1)
+        levels.append(Level(owner, state, np.where(idle, -np.inf, reward), discount, then))
         owner = kept[:, 0]
         state = jax.tree.map(lambda x, on=on, first=first: x[on][first], moved)
-    value = np.zeros(0)
-    for reward, discount, on, then in reversed(levels):
-        later = np.zeros(reward.shape)
-        later[on] = value[then]
-        value = (reward + discount * later).max(axis=1)
-    best = np.zeros(len(problem.anchor))
-    best[going] = value
-    return best
+    return levels
+
+
+def _backwards(levels: Sequence[Level], taken: Sequence[np.ndarray | slice]) -> list[np.ndarray]:
+    """What each action is worth, [n, A] a level, where the best of the actions `taken` ([n, 1], or all) follows."""
+    found: list[np.ndarray] = []
+    value = np.zeros(1)
+    for level, action in zip(reversed(levels), reversed(taken), strict=True):
+        worth = level.reward + level.discount * np.where(level.then >= 0, value[level.then], 0.0)
+        found.append(worth)
+        value = (worth if isinstance(action, slice) else np.take_along_axis(worth, action, axis=1)).max(axis=1)
+    return found[::-1]
+
+
+def _numbers(config: environment.Config, edges: states.Edges, problem: environment.Problem, level: Level) -> np.ndarray:
+    """The state numbers [n] of a level's places."""
+    posed = jax.tree.map(lambda x: x[level.owner], problem)
+    return np.asarray(_observed(config, edges, posed, level.state).state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _observed(
+    config: environment.Config, edges: states.Edges, problem: environment.Problem, state: environment.EnvState
+) -> environment.Observation:
+    return jax.vmap(functools.partial(environment.observe, config, edges))(problem, state)
 
 
 def _tried(

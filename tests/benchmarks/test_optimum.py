@@ -107,3 +107,23 @@ def test_no_policy_of_the_states_is_better_and_what_it_gains_is_its_walks() -> N
         assert np.all(np.asarray(optimum._returns(CONFIG, EDGES, problem, jnp.asarray(choice))) <= best + 1e-5)
     stop = jnp.full(BINS.state_count, BINS.action_count - 1)
     np.testing.assert_array_equal(optimum._returns(CONFIG, EDGES, problem, stop), np.zeros(16))
+
+
+@pytest.mark.parametrize(("many", "few", "stated"), [(0.02, 0.005, 0.01), (0.005, 0.02, 0.0)])
+def test_the_best_policy_of_the_states_states_what_pays_on_average(many: float, few: float, stated: float) -> None:
+    """One candidate a list, all of one state: no policy can tell which of them pay, only whether most do."""
+    reward = np.array([[many], [many], [many], [few]])  # a statement costs 0.01
+    stop = np.full(BINS.state_count, BINS.action_count - 1)
+    problem = lists(reward, np.ones((4, 1)), np.zeros((4, 1)))
+    choice = jnp.asarray(optimum.best_of_states(CONFIG, EDGES, problem, stop))
+    better = lists(np.array([[0.02]]), np.ones((1, 1)), np.zeros((1, 1)))
+    np.testing.assert_allclose(optimum._returns(CONFIG, EDGES, better, choice), [stated], rtol=1e-4)
+
+
+def test_the_best_policy_of_the_states_lies_between_its_start_and_the_optimum() -> None:
+    rng = np.random.default_rng(2)
+    problem = lists(rng.normal(0.2, 1, (16, 4)), rng.normal(size=(16, 4)), np.tile([0, 0, 1, 1], (16, 1)))
+    start = np.full(BINS.state_count, BINS.action_count - 1)
+    found, best = optimum.best_of_states(CONFIG, EDGES, problem, start), optimum.optimum(CONFIG, problem)
+    before, after = (float(np.mean(optimum._returns(CONFIG, EDGES, problem, jnp.asarray(x)))) for x in (start, found))
+    assert before + 0.01 < after <= float(np.mean(best)) + 1e-5
