@@ -81,7 +81,7 @@ class AgentsConfig:
     reward_centring: float = bounded(0.0, 0)
     reward_combination: str = "mean"  # one of reward.COMBINATIONS
     reward_spread: float = bounded(0.5, 0)
-    reward_hollow: float = bounded(0.0, 0)
+    reward_hollow: float = bounded(1.0, 0)
     agreement_weight: float = bounded(0.2, 0)
     share_rate: float = bounded(0.1, 0, 1)
     share_every: int = bounded(4, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import chex
 import jax
@@ -26,14 +27,26 @@ EMPTY_LOGIT = -30.0
 Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the fold [n] of each
 
 
+class Checked(NamedTuple):
+    """How a judge does on the lists that were proposed, by its members that never saw them."""
+
+    temperature: float  # that its logits should be divided by
+    # [kinds] mean probability of a partner, where one is believed and where it is hidden; nan where none is believed.
+    seen: np.ndarray
+    hidden: np.ndarray
+
+
 @dataclass(frozen=True)
 class Config:
     """What stands in for labels, the same for every data set."""
 
     relation: int = 1  # the relation sought: "same"
     folds: int = 2  # cross-fitting; a row's posterior comes from members that never saw it
+    first: float = 0.25  # share of the mutual best pairs that is believed first: the most alike
+    least_first: int = 20  # of them, where there are as many
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
+    apart: float = 0.05  # less between lists with a partner and without, and the scaled average is left to EM
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     competing: competition.Config = dataclasses.field(default_factory=competition.Config)
 
@@ -58,21 +71,28 @@ class State:
 
 
 def init(problem: listing.Problem, seed: int, config: Config = Config()) -> State:
-    """The confident start: pairs whose records are each other's best by text and title."""
+    """The confident start: of the pairs whose records are each other's best by text and title, the most alike.
+
+    Not all of them, for a record without a partner has a best one too.
+    """
     rows = np.arange(len(problem.anchor))
     best = problem.score.argmax(axis=1)
     back = problem.reverse[rows, best]
     returned = problem.record[back, problem.score[back].argmax(axis=1)]
     mutual = (problem.score.max(axis=1) > 0) & (returned == problem.anchor) & (problem.record[rows, best] >= 0)
-    target = np.where(mutual, best, -1).astype(np.int32)
-    kinds = int(problem.kind.max()) + 1
+    kinds = [problem.kind == kind for kind in range(int(problem.kind.max()) + 1)]
+    first = np.zeros(len(rows), bool)
+    for kind in kinds:
+        alike = problem.score.max(axis=1)[mutual & kind]
+        share = max(config.first, config.least_first / max(1, len(alike)))
+        first[mutual & kind] = alike >= (np.quantile(alike, max(0.0, 1 - share)) if len(alike) else 0.0)
     state = State(
-        target=target,
-        weight=mutual.astype(np.float32),
+        target=np.where(first, best, -1).astype(np.int32),
+        weight=first.astype(np.float32),
         fold=np.zeros(len(rows), np.int32),
         posterior=np.zeros(len(problem.pair), np.float32),
-        prior=np.array([mutual[problem.kind == kind].mean() for kind in range(kinds)], np.float32),
-        several=np.zeros(kinds, np.float32),
+        prior=np.array([mutual[kind].mean() for kind in kinds], np.float32),
+        several=np.zeros(len(kinds), np.float32),
         round=np.int32(0),
         seed=np.int32(seed),
     )
@@ -151,19 +171,42 @@ def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray
     )
 
 
+def check(problem: listing.Problem, state: State, proposed: Lessons, logits: np.ndarray) -> Checked:
+    """What the judge's held-out logits [2 n, K] of what was proposed say of the judge itself."""
+    candidates, belief, _ = proposed
+    logits = np.where(candidates.record[:, 0] >= 0, logits, -np.inf)
+    weight = np.asarray(belief.weight, np.float64)
+    temperature = calibration.choice_temperature(logits, belief.relation[:, 0] > UNRELATED, weight)
+    matched = competition.null_softmax(logits / temperature).sum(axis=1).reshape(2, -1)
+    kinds = int(problem.kind.max()) + 1
+    mine = problem.kind[np.asarray(state.weight) > 0] == np.arange(kinds)[:, None]
+    share = mine * weight[: mine.shape[1]]
+    total = share.sum(axis=1)
+    seen, hidden = (np.where(total > 0, share @ each / np.where(total > 0, total, 1), np.nan) for each in matched)
+    return Checked(temperature, seen, hidden)
+
+
 def update(
-    problem: listing.Problem, state: State, logits: np.ndarray, config: Config = Config(), *, stating: bool = False
+    problem: listing.Problem,
+    state: State,
+    logits: np.ndarray,
+    config: Config = Config(),
+    *,
+    checked: Checked | None = None,
+    stating: bool = False,
 ) -> State:
     """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches.
 
     Args:
+        checked: of the judge. With it the prior of what is learned, not stated, is a careful one, for what is believed
+            falsely is taught next.
         stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
             rare it is and, where a table seldom repeats its records, be like the first. In learning there is none
             in such tables; in others it stands for itself, for the first judge knows one partner only, and would
             teach the next that there are no others.
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
-    prior = estimate_prior(problem, logits, config)
+    prior = estimate_prior(problem, logits, config, None if stating else checked)
     shift = np.log(prior / (1 - prior))
     shifted = logits + shift[problem.kind][:, None]
     p = competition.null_softmax(shifted)
@@ -185,16 +228,23 @@ def update(
     return dataclasses.replace(moved, fold=_folds(problem, moved, config))
 
 
-def estimate_prior(problem: listing.Problem, logits: np.ndarray, config: Config = Config()) -> np.ndarray:
+def estimate_prior(
+    problem: listing.Problem, logits: np.ndarray, config: Config = Config(), checked: Checked | None = None
+) -> np.ndarray:
     """Share of anchors with a partner, for each ordered pair of tables: [kinds].
 
-    Saerens, Latinne and Decaestecker 2002, by EM from the original posteriors, whose prior is a half.
+    Saerens, Latinne and Decaestecker 2002, by EM from the original posteriors, whose prior is a half. With `checked`
+    by the scaled average instead: few partners drown in what is seen where nothing is to be found, which it takes off.
     """
     matched = competition.null_softmax(logits).sum(axis=1)
     shares = []
     for kind in range(int(problem.kind.max()) + 1):
-        mine = (problem.kind == kind).astype(np.float32)
-        shares.append(float(calibration.em_prior(matched.astype(np.float32), mine > 0, 0.5, config.prior_steps)))
+        mine = problem.kind == kind
+        if checked is not None and checked.seen[kind] - checked.hidden[kind] > config.apart:
+            mean = float(matched[mine].mean())
+            shares.append(calibration.scaled_average(mean, checked.seen[kind], checked.hidden[kind]))
+        else:
+            shares.append(float(calibration.em_prior(matched.astype(np.float32), mine, 0.5, config.prior_steps)))
     return np.clip(np.array(shares), config.prior_range, 1 - config.prior_range)
 
 

@@ -44,6 +44,55 @@ def test_start_is_the_mutual_best(parts):
     assert all(partner[a] == partner[a + 4] for a in range(3))  # both directions share a fold
 
 
+def test_of_many_mutual_pairs_the_most_alike_are_believed_first(parts):
+    problem = parts[2]
+    config = supervision.Config(first=0.25, least_first=1)
+    state = supervision.init(problem, 0, config)
+    rows = np.flatnonzero(state.weight > 0)
+    whole = supervision.init(problem, 0)
+    alike = problem.score.max(axis=1)[whole.weight > 0]
+    assert len(rows) == 2  # one pair, from both ends
+    assert problem.score.max(axis=1)[rows] == pytest.approx(alike.max())
+    assert state.prior == pytest.approx(whole.prior)  # the share of all that are mutual
+
+
+def test_a_judge_is_checked_on_what_it_was_taught(parts):
+    """Believed partners are seen at three to one, and where they are hidden another at one to three."""
+    problem = parts[2]
+    state = supervision.init(problem, 0)
+    proposed = supervision.propose(problem, state)
+    half = len(proposed[1].weight) // 2
+    logits = np.full(problem.record[np.concatenate([np.flatnonzero(state.weight > 0)] * 2)].shape, -30.0)
+    partner = np.asarray(proposed[1].relation[:half, 0] == 1)
+    logits[:half][partner] = np.log(3.0)
+    rival = proposed[0].record[half:, 0] >= 0
+    logits[half:][np.arange(half), rival.argmax(axis=1)] = np.log(1 / 3)
+    found = supervision.check(problem, state, proposed, logits)
+    assert found.temperature == pytest.approx(0.7)  # all are right, and could be surer
+    surer = 3.0 ** (1 / 0.7)
+    np.testing.assert_allclose(found.seen, surer / (1 + surer), rtol=1e-5)
+    np.testing.assert_allclose(found.hidden, 1 / (1 + surer), rtol=1e-5)
+
+
+def test_the_careful_prior_takes_off_what_is_seen_where_nothing_is(parts):
+    problem = parts[2]
+    logits = np.full(problem.record.shape, -30.0)
+    logits[:, 0] = 0.0  # every list sees a partner at even odds
+    checked = supervision.Checked(1.0, np.full(2, 0.9), np.full(2, 0.4))
+    np.testing.assert_allclose(supervision.estimate_prior(problem, logits, checked=checked), 0.2, rtol=1e-5)
+    by_em = supervision.estimate_prior(problem, logits)
+    for blind in (np.full(2, 0.42), np.full(2, np.nan)):  # no better with a partner than without; none believed
+        checked = supervision.Checked(1.0, blind, np.full(2, 0.4))
+        np.testing.assert_array_equal(supervision.estimate_prior(problem, logits, checked=checked), by_em)
+    state = supervision.init(problem, 0)
+    checked = supervision.Checked(1.0, np.full(2, 0.9), np.full(2, 0.4))
+    learned, stated = (
+        supervision.update(problem, state, logits, checked=checked, stating=stating) for stating in (False, True)
+    )
+    np.testing.assert_allclose(learned.prior, 0.2, rtol=1e-5)
+    np.testing.assert_allclose(stated.prior, by_em, rtol=1e-5)
+
+
 def test_hidden_match_leaves_only_null(parts):
     problem = parts[2]
     candidates, belief, _ = supervision.propose(problem, supervision.init(problem, 0))

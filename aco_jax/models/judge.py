@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import chex
 import jax
@@ -68,6 +69,20 @@ def member_scores(params: Params, config: Config, evidence: chex.Array) -> chex.
 def judged(params: Params, config: Config, evidence: chex.Array, fold: chex.Array, folds: int = 2) -> chex.Array:
     """Evidence [R, K, F] and folds [R] -> logits [R, K, Y] of the members that were not trained on the list."""
     return held_out(member_scores(params, config, evidence), fold, folds)
+
+
+def judged_lists(params: Params, config: Config, evidence: np.ndarray, fold: np.ndarray, folds: int = 2) -> np.ndarray:
+    """`judged` on the host, for any number of lists: compiled for LISTS of them, or a multiple."""
+    seen, folds_of = _filled((np.asarray(evidence), np.asarray(fold)), len(fold))
+    return np.asarray(judged(params, config, seen, folds_of, folds))[: len(fold)]
+
+
+def cooled(params: Params, temperature: float) -> Params:
+    """The judge whose scores are those of `params` divided by a temperature."""
+    return {
+        name: network | {"out": jax.tree.map(lambda x: x / temperature, network["out"])}
+        for name, network in params.items()
+    }
 
 
 def held_out(scores: chex.Array, fold: chex.Array, folds: int = 2) -> jax.Array:
@@ -131,11 +146,7 @@ def fit(
     weight = np.asarray(belief.weight, np.float64)
     if weight.sum() == 0:
         raise ValueError("no believed list, expected at least one")
-    # Filled up to a multiple of LISTS, so that a few more believed lists compile nothing anew.
-    missing = -len(weight) % LISTS
-    candidates, belief = jax.tree.map(
-        lambda x: jnp.asarray(np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1)))), (candidates, belief)
-    )
+    candidates, belief = _filled((candidates, belief), len(weight))
     draws = []
     for member in range(config.members):
         mine = weight * (np.asarray(fold) == member % folds)
@@ -173,6 +184,12 @@ def _fit(
     start = (params, jax.vmap(optimiser.init)(params))
     (params, _), losses = jax.lax.scan(step, start, (rows, jax.random.split(key, config.steps)))
     return params, losses
+
+
+def _filled(tree: Any, count: int) -> Any:
+    """Leaves [n, ..] filled up to a multiple of LISTS, so that a few more lists compile nothing anew."""
+    missing = -count % LISTS
+    return jax.tree.map(lambda x: jnp.asarray(np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1)))), tree)
 
 
 def _network_init(key: chex.PRNGKey, members: int, sizes: tuple[int, ...]) -> Params:

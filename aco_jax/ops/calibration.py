@@ -16,6 +16,7 @@ _RIDGE = 1e-6  # of the curvature of one example: keeps the step finite where al
 _LEAST_PROBABILITY = 1e-6
 _LEAST_CERTAIN = 1e-13
 _LEAST_SCALE, _GREATEST_SCALE = 1e-2, 1e2
+_TEMPERATURES = tuple(np.geomspace(0.7, 8, 41).tolist())
 
 
 def tempered(p: np.ndarray, temperature: float) -> np.ndarray:
@@ -130,6 +131,35 @@ def platt(logits: chex.Array, y: chex.Array, mask: chex.Array) -> tuple[jax.Arra
     features = jnp.stack([logits, jnp.ones_like(logits)], axis=1)
     slope, intercept = _newton(features, targets, mask, jnp.stack([jnp.zeros_like(prior), prior]))
     return slope, intercept
+
+
+def choice_temperature(logits: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
+    """The temperature with the least log-loss of choosing among candidates and NULL, whose logit is 0; on the host.
+
+    Guo et al. 2017, section 4.2, for a choice. Some forty temperatures from 0.7 to 8 are tried.
+
+    Args:
+      logits: [n, K], -inf where there is no candidate.
+      right: [n, K] bool, what may be chosen; NULL where nothing is.
+      weight: [n] >= 0, not all 0.
+    """
+    logits, found = np.asarray(logits, np.float64), right.any(axis=1)
+
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
+        everything = np.logaddexp(np.logaddexp.reduce(scaled, axis=1), 0.0)
+        chosen = np.where(found, np.logaddexp.reduce(np.where(right, scaled, -np.inf), axis=1), 0.0)
+        return float(np.sum(weight * (everything - chosen)) / np.sum(weight))
+
+    return min(_TEMPERATURES, key=loss)
+
+
+def scaled_average(mean: chex.Numeric, positive: chex.Numeric, negative: chex.Numeric) -> chex.Numeric:
+    """A share, from the mean probability in all, in known positives and in known negatives; outside [0, 1] by luck.
+
+    Bella et al. 2010, Quantification via Probability Estimators, eq. 4.
+    """
+    return (mean - negative) / (positive - negative)
 
 
 def prior_shift(p: chex.Array, old_prior: chex.Numeric, new_prior: chex.Numeric) -> jax.Array:

@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
     agents.reward_centring = 0.0  # weight that holds the offset of the reward's text heads at 0
     agents.reward_combination = "mean"  # of the members; or worst_case, uncertainty_weighted
     agents.reward_spread = 0.5  # k of uncertainty_weighted: the mean less k times the variance of the members
-    agents.reward_hollow = 0.0  # weight of the lesson that words which add nothing win nothing
+    agents.reward_hollow = 1.0  # weight of the lesson that words which add nothing win nothing
     agents.agreement_weight = 0.2  # of the committee's agreement in the shared reward
     agents.share_rate = 0.1  # Polyak rate between the encoders of base and actor
     agents.share_every = 4  # merges; 0 never shares

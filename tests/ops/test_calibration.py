@@ -187,3 +187,38 @@ def test_tempered_odds_by_hand():
     assert (np.diff(less) > 0).all()
     assert ((less > 0.5) == (p > 0.5)).all()
     assert (np.abs(less - 0.5) <= np.abs(p - 0.5) + 1e-12).all()
+
+
+def test_the_temperature_of_a_choice_is_found_again_and_is_the_best():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(4000, 5)) * 3
+    logits[:, 3:] = np.where(rng.random((4000, 2)) < 0.5, -np.inf, logits[:, 3:])
+    true = np.concatenate([logits / 2.5, np.zeros((4000, 1))], axis=1)  # NULL last
+    p = np.exp(true - true.max(axis=1, keepdims=True))
+    chosen = (p.cumsum(axis=1) / p.sum(axis=1, keepdims=True) > rng.random((4000, 1))).argmax(axis=1)
+    right = chosen[:, None] == np.arange(5)
+    weight = rng.random(4000)
+    found = calibration.choice_temperature(logits, right, weight)
+    assert found == pytest.approx(2.5, rel=0.1)
+
+    def loss(temperature):
+        total = 0.0
+        for row, answer, each in zip(logits[:200], chosen[:200], weight[:200], strict=True):
+            odds = [*np.exp(row / temperature).tolist(), 1.0]
+            total -= each * np.log(odds[answer] / sum(odds))
+        return total
+
+    few = calibration.choice_temperature(logits[:200], right[:200], weight[:200])
+    assert loss(few) <= min(loss(few * 1.06), loss(few / 1.06))
+
+
+def test_several_right_candidates_share_what_is_chosen():
+    """Two candidates alike, both right, beside NULL: surer is better without end; where NULL is right, less so."""
+    logits, both = np.full((1, 2), 2.0), np.ones((1, 2), bool)
+    assert calibration.choice_temperature(logits, both, np.ones(1)) == pytest.approx(0.7)
+    assert calibration.choice_temperature(logits, ~both, np.ones(1)) == pytest.approx(8.0)
+
+
+def test_a_share_by_the_scaled_average():
+    """Nine of ten partners are seen, and of what has none one in ten: of 30% with a partner 34% look like it."""
+    assert calibration.scaled_average(0.3 * 0.9 + 0.7 * 0.1, 0.9, 0.1) == pytest.approx(0.3)
