@@ -1,4 +1,7 @@
-"""Decoding with a cache: one program, stopped as soon as every row has ended."""
+"""Decoding with a cache: one program, stopped as soon as every row has ended.
+
+A decoder's prompts are read at once, as far as the shortest of them goes; from there on it is one token after another.
+"""
 
 from __future__ import annotations
 
@@ -145,9 +148,16 @@ def sample(
         return index + 1, token, cache, done | ended, tokens.at[:, index].set(token), total
 
     first = jnp.full((rows,), bos, jnp.int32)
-    cache = transformer.start(params, config, source, rows, length)
-    empty = (jnp.zeros((rows,), bool), jnp.full((rows, length), pad, jnp.int32), jnp.zeros((rows,)))
-    _, _, _, _, tokens, total = jax.lax.while_loop(going, body, (jnp.int32(0), first, cache, *empty))
+    cache, begin = transformer.start(params, config, source, rows, length), jnp.int32(0)
+    if source is None and begun.shape[1]:
+        inputs = jnp.concatenate([first[:, None], forced], axis=1)
+        cache = transformer.read(params, config, inputs[:, : min(begun.shape[1], length)], cache)
+        begin = jnp.sum(jnp.cumprod(jnp.all(forced > pad, axis=0)), dtype=jnp.int32)
+        first = jax.lax.dynamic_index_in_dim(inputs, begin, axis=1, keepdims=False)
+    given = jnp.where(jnp.arange(length)[None] < begin, forced, pad)
+    _, _, _, _, tokens, total = jax.lax.while_loop(
+        going, body, (begin, first, cache, jnp.zeros((rows,), bool), given, jnp.zeros((rows,)))
+    )
     return tokens, total
 
 
