@@ -135,10 +135,12 @@ def sample(
 
     def body(carry: _Carry) -> _Carry:
         index, token, cache, done, tokens, total = carry
-        log_probs, cache = transformer.step(params, config, token, index, cache)
-        noise = jax.random.gumbel(jax.random.fold_in(key, index), log_probs.shape)
+        # Tied to the token: XLA would make float32 matrices of quantised ones once, before the loop, and read those.
+        weights, token = jax.lax.optimization_barrier((params, token))
+        log_probs, cache = transformer.step(weights, config, token, index, cache)
+        noise = _noise(jax.random.fold_in(key, index), log_probs.shape, temperature)
         may = None if rule is None else rule(tokens, index)
-        sampled, log_prob = _choose(log_probs, temperature * noise, may, limit, pad)
+        sampled, log_prob = _choose(log_probs, noise, may, limit, pad)
         given = forced[:, index]
         token = jnp.where(done, pad, jnp.where(given > pad, given, sampled))
         total = total + jnp.where(done | (given > pad), 0.0, log_prob)
@@ -172,6 +174,12 @@ def _at(allowed: chex.Array, tokens: chex.Array, index: chex.Array) -> chex.Arra
     del tokens
     position = jnp.minimum(index, allowed.shape[1] - 1)
     return jax.lax.dynamic_index_in_dim(allowed, position, axis=1, keepdims=False)
+
+
+def _noise(key: chex.PRNGKey, shape: tuple[int, ...], temperature: float | chex.Array) -> chex.Array:
+    """Gumbel noise at the temperature; at 0 none is drawn, which takes as long as the layers of a small network."""
+    warm = jnp.any(jnp.asarray(temperature) > 0)
+    return temperature * jax.lax.cond(warm, lambda: jax.random.gumbel(key, shape), lambda: jnp.zeros(shape))
 
 
 def _choose(

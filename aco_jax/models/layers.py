@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -273,7 +273,7 @@ class Dense(nn.Dense):
     """A matrix, quantised or not, and the adapter that `lora.attach` may have put there: x W + (x low_in) low_out."""
 
     def __call__(self, inputs: chex.Array) -> chex.Array:
-        kernel = self.get_variable("params", "kernel")
+        kernel: Any = self.get_variable("params", "kernel")
         if quantization.is_quantized(kernel):
             out = quantization.product(inputs, kernel)
             if self.use_bias:

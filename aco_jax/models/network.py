@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import chex
 import jax
@@ -18,6 +19,8 @@ from aco_jax.models.packing import Segments
 
 Cache = dict[str, chex.ArrayTree]
 
+FEW = 64  # hidden states that a CPU multiplies the output matrix with faster than the other way round
+
 
 class Transformer(nn.Module):
     """An encoder, a decoder, or both, with their heads; each method is a function of `transformer`."""
@@ -29,7 +32,7 @@ class Transformer(nn.Module):
         table = {"absolute": (c.max_length, c.width), "relative": (a.buckets, c.heads)}.get(a.position)
         near = nn.initializers.constant(0.1 / math.sqrt(c.width))
         spread = nn.initializers.constant(1.0 / math.sqrt(c.width))
-        self.embedding = self.get_variable("params", "embedding")
+        self.embedding: Any = self.get_variable("params", "embedding")
         if not quantization.is_quantized(self.embedding):
             self.embedding = self.param("embedding", spread, (c.vocab_size, c.width))
         if a.embedding_norm:
@@ -263,7 +266,8 @@ class Transformer(nn.Module):
         elif quantization.is_quantized(table):
             logits = quantization.transposed_product(flat, table)
         else:
-            logits = flat @ table.T
+            few = 1 < flat.shape[0] <= FEW
+            logits = (table @ flat.T).T if few else flat @ table.T
         return logits.reshape(*hidden.shape[:-1], -1)
 
     def _scaled(self, hidden: chex.Array) -> chex.Array:
