@@ -17,8 +17,6 @@ Medians; ours and the peer's in turn in one process, float32. Needs `make setup-
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import statistics
 import sys
 import tempfile
@@ -41,14 +39,14 @@ import launch
 from aco_jax import report, svg
 from aco_jax.data import tokens as tokenizers
 from aco_jax.data.records import InputError
-from aco_jax.models import generate, gguf_files, installed, lora, pretrained, quantization, transformer
+from aco_jax.models import generate, gguf_files, installed, lora, quantization, transformer
 from aco_jax.models.config import Architecture
 from aco_jax.types import Params
+from benchmarks import torch_peer
 
 NEW, SHORTEST, LONGEST = 64, 24, 40  # tokens to write; of the prompts
 AGENTS, RANK = ("base", "rewriter", "ranker", "reward", "critic", "actor"), 16
 PARTS = ("decoding", "reward", "memory", "quality")
-Network = tuple[Params, transformer.Config]
 Call = Callable[[], Any]
 
 
@@ -79,15 +77,15 @@ def decoding(repeats: int, threads: int) -> dict[str, Any]:
     """Tokens a second of each method at batch 1 and 16, and what share of the memory's bandwidth the weights take."""
     params, config = _smollm2()
     small = quantization.quantize(params)
-    torch_model = _torch_decoder((params, config), threads)
+    peer = torch_peer.decoder((params, config), threads) if torch_peer.is_installed() else None
     found: dict[str, Any] = {"bandwidth": bandwidth()}
     for rows in (1, 16):
         prompts = _prompts(rows, config)
         calls: dict[str, Call] = {"ours": functools.partial(_continue, params, config, prompts)}
         if rows == 1:
             calls["ours, int8"] = functools.partial(_continue, small, config, prompts)
-        if torch_model is not None:
-            calls["transformers"] = functools.partial(_continue_in_torch, torch_model, prompts, config.pad)
+        if peer is not None:
+            calls["transformers"] = functools.partial(torch_peer.continued, peer, prompts, config.pad, NEW)
         seconds = in_turn(calls, repeats)
         written = {name: _written(name, prompts, config.pad) for name in calls}
         found[str(rows)] = {name: written[name] / seconds[name] for name in calls}
@@ -108,14 +106,14 @@ def reward(repeats: int, threads: int) -> dict[str, dict[str, float]]:
         batch = rng.integers(17, config.vocab_size, (2 * pairs, length)).astype(np.int32)
         ends = rng.integers(length // 2, length, 2 * pairs)
         batch = np.where(np.arange(length) < ends[:, None], batch, config.pad)
-        calls = {"ours": _reward_step(params, config, batch)}
-        if importlib.util.find_spec("torch"):
-            calls["torch"] = _reward_step_in_torch((params, config), batch, threads)
+        calls = {"ours": reward_step(params, config, batch)[0]}
+        if torch_peer.is_installed():
+            calls["torch"] = torch_peer.reward_step((params, config), batch, threads)
         found[name] = in_turn(calls, repeats) | {"tokens": float(batch.size)}
     return found
 
 
-def memory(network: Network) -> dict[str, dict[str, float]]:
+def memory(network: torch_peer.Network) -> dict[str, dict[str, float]]:
     """Bytes of parameters and of AdamW's state, six agents apart and on one trunk; of kernels by type."""
     params, _ = network
     trunk, adapters = lora.share(jax.random.key(0), params, AGENTS, RANK)
@@ -131,7 +129,7 @@ def memory(network: Network) -> dict[str, dict[str, float]]:
     return {"six copies": apart, "one trunk": shared, "kernels": sizes}
 
 
-def quality(network: Network, rows: np.ndarray) -> dict[str, dict[str, float]]:
+def quality(network: torch_peer.Network, rows: np.ndarray) -> dict[str, dict[str, float]]:
     """Of the next tokens of rows [n, T]: how often the likeliest is the same, and the KL from float32 in nats."""
     params, config = network
     exact = _log_probs(params, config, rows)
@@ -178,7 +176,39 @@ def bandwidth(megabytes: int = 512) -> float:
     return 4 * array.size / in_turn({"sum": lambda: total(array).block_until_ready()}, 5)["sum"]
 
 
-def _smollm2() -> Network:
+def reward_step(params: Params, config: transformer.Config, batch: np.ndarray) -> tuple[Call, dict[str, Any]]:
+    """A call that takes a step, and what it holds `now`: parameters and the optimiser's state.
+
+    Chosen responses of the batch stand before rejected ones.
+    """
+    optimiser, tokens = optax.adamw(1e-4), jnp.asarray(batch)
+    whole = {"trunk": params, "head": jnp.zeros((config.width,))}
+
+    def loss(whole: Params) -> jax.Array:
+        chosen, rejected = jnp.split(scores_of(whole, config, tokens), 2)
+        return -jnp.mean(jax.nn.log_sigmoid(chosen - rejected))
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(whole: Params, state: Any) -> tuple[Params, Any]:
+        updates, state = optimiser.update(jax.grad(loss)(whole), state, whole)
+        return optax.apply_updates(whole, updates), state
+
+    held = {"now": (jax.tree.map(jnp.copy, whole), optimiser.init(whole))}
+
+    def call() -> None:
+        held["now"] = jax.block_until_ready(step(*held["now"]))
+
+    return call, held
+
+
+def scores_of(whole: Params, config: transformer.Config, tokens: jax.Array) -> jax.Array:
+    """The score of each response [B, T], padded on the right, at its last token, [B]."""
+    states = transformer.decode(whole["trunk"], config, tokens)
+    last = jnp.sum(tokens != config.pad, axis=1) - 1
+    return jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0] @ whole["head"]
+
+
+def _smollm2() -> torch_peer.Network:
     try:
         return gguf_files.from_gguf(installed.weights_of(installed.SMOLLM2))
     except ValueError as error:
@@ -229,30 +259,6 @@ def _continue(params: Params, config: transformer.Config, prompts: np.ndarray) -
     return tokens.block_until_ready()
 
 
-def _torch_decoder(network: Network, threads: int) -> Any:
-    """The same weights in torch; None where it is not installed."""
-    if not importlib.util.find_spec("torch"):
-        return None
-    importlib.import_module("torch").set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        pretrained.to_hugging_face(folder, *network)
-        return importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(folder).eval()
-
-
-def _continue_in_torch(model: Any, prompts: np.ndarray, pad: int) -> Any:
-    torch = importlib.import_module("torch")
-    left = np.stack([np.concatenate([row[row == pad], row[row != pad]]) for row in prompts])
-    with torch.inference_mode():
-        return model.generate(
-            torch.tensor(np.maximum(left, 0), dtype=torch.long),
-            attention_mask=torch.tensor(left != pad, dtype=torch.long),
-            do_sample=False,
-            max_new_tokens=NEW,
-            min_new_tokens=NEW,
-            pad_token_id=0,
-        )
-
-
 def _reward_sizes() -> list[tuple[str, transformer.Config, int, int]]:
     """Names, networks, pairs a step and tokens a response."""
     form = Architecture(
@@ -261,52 +267,6 @@ def _reward_sizes() -> list[tuple[str, transformer.Config, int, int]]:
     small = transformer.Config(4096, 160, 4, 0, 4, 480, 256, copy=False, pad=-1, architecture=form)
     _, large = _smollm2()
     return [("2M", small, 16, 64), ("135M", large, 2, 64)]
-
-
-def _reward_step(params: Params, config: transformer.Config, batch: np.ndarray) -> Call:
-    """Chosen responses stand before rejected ones."""
-    optimiser, tokens = optax.adamw(1e-4), jnp.asarray(batch)
-    whole = {"trunk": params, "head": jnp.zeros((config.width,))}
-
-    def loss(whole: Params) -> jax.Array:
-        states = transformer.decode(whole["trunk"], config, tokens)
-        last = jnp.sum(tokens != config.pad, axis=1) - 1
-        scores = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0] @ whole["head"]
-        chosen, rejected = jnp.split(scores, 2)
-        return -jnp.mean(jax.nn.log_sigmoid(chosen - rejected))
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(whole: Params, state: Any) -> tuple[Params, Any]:
-        updates, state = optimiser.update(jax.grad(loss)(whole), state, whole)
-        return optax.apply_updates(whole, updates), state
-
-    held = {"now": (jax.tree.map(jnp.copy, whole), optimiser.init(whole))}
-
-    def call() -> None:
-        held["now"] = jax.block_until_ready(step(*held["now"]))
-
-    return call
-
-
-def _reward_step_in_torch(network: Network, batch: np.ndarray, threads: int) -> Call:
-    torch, config = importlib.import_module("torch"), network[1]
-    torch.set_num_threads(threads)
-    classes = importlib.import_module("transformers").AutoModelForSequenceClassification
-    with tempfile.TemporaryDirectory() as folder:
-        head = {"score": jnp.zeros((config.width,))}
-        pretrained.to_hugging_face(folder, *network, settings={"pad_token_id": 0}, heads=head)
-        model = classes.from_pretrained(folder, num_labels=1).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
-    tokens = torch.tensor(np.maximum(batch, 0), dtype=torch.long)
-    mask = torch.tensor(batch != config.pad, dtype=torch.long)
-
-    def call() -> None:
-        optimiser.zero_grad()
-        chosen, rejected = model(tokens, attention_mask=mask).logits[:, 0].chunk(2)
-        (-torch.nn.functional.logsigmoid(chosen - rejected).mean()).backward()
-        optimiser.step()
-
-    return call
 
 
 def _print_memory(found: Mapping[str, Mapping[str, float]]) -> None:
