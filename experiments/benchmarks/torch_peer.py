@@ -26,7 +26,9 @@ def decoder(network: Network, threads: int) -> Any:
     importlib.import_module("torch").set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         pretrained.to_hugging_face(folder, *network)
-        return importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(folder).eval()
+        model = importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(folder).eval()
+    model.generation_config.eos_token_id = None  # nothing ends early
+    return model
 
 
 def continued(model: Any, prompts: np.ndarray, pad: int, new: int) -> Any:
@@ -39,7 +41,6 @@ def continued(model: Any, prompts: np.ndarray, pad: int, new: int) -> Any:
             attention_mask=torch.tensor(left != pad, dtype=torch.long),
             do_sample=False,
             max_new_tokens=new,
-            min_new_tokens=new,
             pad_token_id=0,
         )
 
