@@ -6,6 +6,7 @@ Needs the gguf library, `pip install ".[pretrained]"`; nothing else imports this
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ _LAYER = {
 }
 
 
+_SPECIAL = 3  # the type of tokens that no text spells
+_SPLITS = [  # of "smollm" and of GPT-2's kind
+    {"type": "Digits", "individual_digits": True},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+]
+_SPLIT = {"smollm": _SPLITS, "gpt-2": _SPLITS[1:]}
+
+
 def from_gguf(path: str | Path) -> tuple[Params, transformer.Config]:
     """Reads a GGUF file of family llama, qwen2 or qwen3 into float32.
 
@@ -53,10 +62,7 @@ def from_gguf(path: str | Path) -> tuple[Params, transformer.Config]:
         is missing, not known to the family, or of another shape; names the tensor and both shapes.
     """
     place = Path(path)
-    try:
-        reader = gguf.GGUFReader(place)
-    except (ValueError, IndexError, OSError) as error:
-        raise ValueError(f"{place}: not a GGUF file ({error})") from error
+    reader = _open(place)
     found = {_name(tensor.name): _dequantized(place, tensor) for tensor in reader.tensors}
     try:
         config = family_settings.config_of(_settings(reader, found))
@@ -67,6 +73,42 @@ def from_gguf(path: str | Path) -> tuple[Params, transformer.Config]:
             config, architecture=dataclasses.replace(config.architecture, position="interleaved")
         )
     return pretrained.arrange(place, config, found), config
+
+
+def tokenizer_of(path: str | Path) -> str:
+    """The tokenizer of a GGUF file as a tokenizer.json says it: byte-level BPE.
+
+    Raises:
+      ValueError: the file is not GGUF, or its tokenizer is of another kind or splits words in another way.
+    """
+    place = Path(path)
+    fields = _open(place).fields
+    kinds = [
+        fields[f"tokenizer.ggml.{name}"].contents() for name in ("model", "pre") if f"tokenizer.ggml.{name}" in fields
+    ]
+    if len(kinds) < 2 or kinds[0] != "gpt2" or kinds[1] not in _SPLIT:
+        raise ValueError(f"{place}: tokenizer is {kinds}, expected gpt2 that splits as one of {', '.join(_SPLIT)}")
+    tokens, types, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges"))
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    special = [{"id": i, "content": tokens[i]} | plain for i, kind in enumerate(types) if kind == _SPECIAL]
+    model = {"type": "BPE", "vocab": {token: i for i, token in enumerate(tokens)}, "merges": merges}
+    return json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": special,
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": _SPLIT[kinds[1]]},
+            "decoder": _SPLITS[-1],
+            "model": model,
+        },
+        ensure_ascii=False,
+    )
+
+
+def _open(place: Path) -> gguf.GGUFReader:
+    try:
+        return gguf.GGUFReader(place)
+    except (ValueError, IndexError, OSError) as error:
+        raise ValueError(f"{place}: not a GGUF file ({error})") from error
 
 
 def _settings(reader: gguf.GGUFReader, found: dict[str, np.ndarray]) -> dict[str, Any]:

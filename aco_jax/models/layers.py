@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from aco_jax.models import packing, positions
+from aco_jax.models import packing, positions, quantization
 from aco_jax.models.config import PAD, Architecture, Config
 
 MATCHES = 4  # ways in which a source token matches an input, see `view_of`
@@ -83,11 +83,13 @@ class Layer(nn.Module):
         view: View | None = None,
         train: bool = False,
         turn: positions.Rotation | None = None,
-    ) -> chex.Array:
+    ) -> tuple[chex.Array, Kept]:
+        """All positions: x [B, T, D], and its keys and values."""
         heard = self._enter(self.own_norm, x)
-        change = self.own(heard, *self.own.keys(heard, turn), own_bias, turn)
+        kept = self.own.keys(heard, turn)
+        change = self.own(heard, *kept, own_bias, turn)
         x = self._leave(self.own_norm, x + self.drop(change, deterministic=not train))
-        return self._rest(x, cross, view, train)
+        return self._rest(x, cross, view, train), kept
 
     def step(
         self,
@@ -268,17 +270,25 @@ def norm(config: Config) -> nn.Module:
 
 
 class Dense(nn.Dense):
-    """A matrix, with the adapter that `lora.attach` may have put beside it: x W + (x low_in) low_out."""
+    """A matrix, quantised or not, and the adapter that `lora.attach` may have put there: x W + (x low_in) low_out."""
 
     def __call__(self, inputs: chex.Array) -> chex.Array:
-        out = super().__call__(inputs)
+        kernel: Any = self.get_variable("params", "kernel")
+        if quantization.is_quantized(kernel):
+            out = quantization.product(inputs, kernel)
+            if self.use_bias:
+                out = out + _over(self.get_variable("params", "bias"), out)
+        else:
+            # One product of two axes: the kernel's gradient takes half as long again where it sums over more.
+            flat = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+            out = flat.reshape(*inputs.shape[:-1], -1)
         if not self.has_variable("params", "low_in"):
             return out
         return out + (inputs @ self.get_variable("params", "low_in")) @ self.get_variable("params", "low_out")
 
     def matrix(self) -> chex.Array:
         """[inputs, outputs], the adapter added in."""
-        kernel: chex.Array = self.get_variable("params", "kernel")
+        kernel: chex.Array = quantization.dequantize(self.get_variable("params", "kernel"))
         if not self.has_variable("params", "low_in"):
             return kernel
         return kernel + self.get_variable("params", "low_in") @ self.get_variable("params", "low_out")

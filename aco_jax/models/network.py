@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import chex
 import jax
@@ -11,12 +12,14 @@ import numpy as np
 from flax import linen as nn
 
 from aco_jax.kernels import tiles, token_log_prob
-from aco_jax.models import layers, packing, positions
+from aco_jax.models import layers, packing, positions, quantization
 from aco_jax.models.config import Config
 from aco_jax.models.layers import NEVER
 from aco_jax.models.packing import Segments
 
 Cache = dict[str, chex.ArrayTree]
+
+FEW = 64  # hidden states; as many the output matrix reads on a CPU in two thirds of the time that they read it
 
 
 class Transformer(nn.Module):
@@ -29,7 +32,9 @@ class Transformer(nn.Module):
         table = {"absolute": (c.max_length, c.width), "relative": (a.buckets, c.heads)}.get(a.position)
         near = nn.initializers.constant(0.1 / math.sqrt(c.width))
         spread = nn.initializers.constant(1.0 / math.sqrt(c.width))
-        self.embedding = self.param("embedding", spread, (c.vocab_size, c.width))
+        self.embedding: Any = self.get_variable("params", "embedding")
+        if not quantization.is_quantized(self.embedding):
+            self.embedding = self.param("embedding", spread, (c.vocab_size, c.width))
         if a.embedding_norm:
             self.embedding_norm = layers.norm(c)
         if c.encoder_layers:
@@ -77,7 +82,7 @@ class Transformer(nn.Module):
             bias = bias + self._relative(self.encoder_position, length, both_ways=True)
         turn = self._turn(jnp.arange(length) if places is None else places) if a.rotates else None
         for layer in self.encoder:
-            x = layer(x, bias, train=train, turn=turn)
+            x, _ = layer(x, bias, train=train, turn=turn)
         return x if a.post_norm else self.encoder_norm(x)
 
     def decode(
@@ -88,26 +93,7 @@ class Transformer(nn.Module):
         segments: Segments | None = None,
         train: bool = False,
     ) -> chex.Array:
-        a, length = self.config.architecture, inputs.shape[1]
-        places = None if segments is None else packing.places(segments.own)
-        x = self._read(inputs, self._near("decoder", length, places))
-        if segments is None:
-            bias = jnp.where(jnp.tri(length, dtype=bool), 0.0, NEVER)[None, None]
-        else:
-            same = packing.together(segments.own, segments.own)
-            bias = jnp.where(jnp.tri(length, dtype=bool)[None] & same, 0.0, NEVER)[:, None]
-        if a.position == "relative":
-            bias = bias + self._relative(self.decoder_position, length, both_ways=False)
-        turn = self._turn(jnp.arange(length) if places is None else places) if a.rotates else None
-        view = None
-        if memory is not None and source is not None:
-            view = self._view(inputs, source, segments)
-        elif memory is not None:
-            view = layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
-        for layer in self.decoder:
-            cross = None if memory is None else layer.cross_keys(memory)
-            x = layer(x, bias, cross, view, train=train, turn=turn)
-        return x if a.post_norm else self.decoder_norm(x)
+        return self._decode(inputs, memory, source, segments, train)[0]
 
     def log_probs(
         self,
@@ -156,7 +142,8 @@ class Transformer(nn.Module):
 
     def plain_log_prob(self, hidden: chex.Array, targets: chex.Array) -> tuple[chex.Array, chex.Array]:
         """Log-probability of each target and entropy [B, T], without the copy head; many logits are never all there."""
-        table = self.embedding if self.config.architecture.tied else self.head.matrix().T
+        tied = self.config.architecture.tied
+        table = quantization.dequantize(self.embedding) if tied else self.head.matrix().T
         tokens = jnp.maximum(targets, 0).reshape(-1)  # padding may be -1
         found = token_log_prob.token_log_prob(self._scaled(hidden), table, tokens)
         log_prob, entropy = (x.reshape(targets.shape) for x in found)
@@ -172,6 +159,11 @@ class Transformer(nn.Module):
             if c.copy:
                 cache["pointer"] = self.pointer.keys(memory)
         return cache
+
+    def read(self, inputs: chex.Array, cache: Cache) -> Cache:
+        _, own = self._decode(inputs, None, None, None, train=False)
+        filled = jax.tree.map(lambda old, new: old.at[:, : new.shape[1]].set(new), cache["own"], own)
+        return cache | {"own": filled}
 
     def step(self, token: chex.Array, index: chex.Array, cache: Cache) -> tuple[chex.Array, Cache]:
         a, inputs, source = self.config.architecture, token[:, None], cache.get("source")
@@ -200,9 +192,42 @@ class Transformer(nn.Module):
             return self._mix(logits, hidden, cache["pointer"], view, source)[:, 0], cache
         return jax.nn.log_softmax(logits)[:, 0], cache
 
+    def _decode(
+        self,
+        inputs: chex.Array,
+        memory: chex.Array | None,
+        source: chex.Array | None,
+        segments: Segments | None,
+        train: bool,
+    ) -> tuple[chex.Array, list[layers.Kept]]:
+        """Hidden states [B, T, D], and each layer's keys and values."""
+        a, length = self.config.architecture, inputs.shape[1]
+        places = None if segments is None else packing.places(segments.own)
+        x = self._read(inputs, self._near("decoder", length, places))
+        if segments is None:
+            bias = jnp.where(jnp.tri(length, dtype=bool), 0.0, NEVER)[None, None]
+        else:
+            same = packing.together(segments.own, segments.own)
+            bias = jnp.where(jnp.tri(length, dtype=bool)[None] & same, 0.0, NEVER)[:, None]
+        if a.position == "relative":
+            bias = bias + self._relative(self.decoder_position, length, both_ways=False)
+        turn = self._turn(jnp.arange(length) if places is None else places) if a.rotates else None
+        view = None
+        if memory is not None and source is not None:
+            view = self._view(inputs, source, segments)
+        elif memory is not None:
+            view = layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
+        own = []
+        for layer in self.decoder:
+            cross = None if memory is None else layer.cross_keys(memory)
+            x, kept = layer(x, bias, cross, view, train=train, turn=turn)
+            own.append(kept)
+        return x if a.post_norm else self.decoder_norm(x), own
+
     def _read(self, tokens: chex.Array, near: chex.Array | None, types: chex.Array | None = None) -> chex.Array:
         """Embeddings of tokens [B, T], with those of their positions [1 or B, T, D] and types [B, T]."""
-        a, x = self.config.architecture, self.embedding[tokens]
+        a, table = self.config.architecture, self.embedding
+        x = quantization.rows_of(table, tokens) if quantization.is_quantized(table) else table[tokens]
         if near is not None:
             x = x + near
         if a.token_types:
@@ -235,8 +260,14 @@ class Transformer(nn.Module):
 
     def _logits(self, hidden: chex.Array) -> chex.Array:
         # One matrix product; a batched one is slower on a CPU.
-        flat = self._scaled(hidden)
-        logits = flat @ self.embedding.T if self.config.architecture.tied else self.head(flat)
+        flat, table = self._scaled(hidden), self.embedding
+        if not self.config.architecture.tied:
+            logits = self.head(flat)
+        elif quantization.is_quantized(table):
+            logits = quantization.transposed_product(flat, table)
+        else:
+            few = 1 < flat.shape[0] <= FEW
+            logits = jax.lax.optimization_barrier(table @ flat.T).T if few else flat @ table.T
         return logits.reshape(*hidden.shape[:-1], -1)
 
     def _scaled(self, hidden: chex.Array) -> chex.Array:

@@ -1,4 +1,4 @@
-"""Weights in int8 or int4; activations stay float32.
+"""Weights in int8 or int4; activations stay float32. A network runs on a quantised tree as on any other.
 
 int8 has one scale per output channel (Jacob et al. 2018, Quantization and Training of Neural Networks, section 2.1,
 symmetric), int4 one for each `group` inputs of a channel, as in GGUF's Q4_0 (Dettmers and Zettlemoyer 2023, The Case
@@ -8,6 +8,8 @@ for 4-bit Precision, section 5.2). Two int4 share a byte here: XLA keeps its own
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Mapping
 
 import chex
 import jax
@@ -17,6 +19,8 @@ from aco_jax.types import Params
 
 LEVELS = {8: 127, 4: 7}  # symmetric: -127..127
 GROUP = 32  # inputs that share a scale: 4 + 32 / 32 bits a weight
+FEW_ROWS = 4  # below as many, reading the weights is what a product costs
+TERMS, LANES = 16, 64  # of a sum that is one loop over int8 weights
 
 
 @functools.partial(jax.jit, static_argnames=("bits", "group"))
@@ -40,12 +44,59 @@ def dequantize(tree: Params) -> Params:
 
 def is_quantized(node: object) -> bool:
     """Whether a node is a quantised matrix."""
-    return isinstance(node, dict) and set(node) in ({"int8", "scale"}, {"int4", "scale"})
+    return isinstance(node, Mapping) and set(node) in ({"int8", "scale"}, {"int4", "scale"})
+
+
+def product(x: chex.Array, node: Params) -> chex.Array:
+    """x [.., I] through a quantised kernel [I, O] -> [.., O], without a float32 copy of it where rows are few."""
+    flat = x.reshape(-1, x.shape[-1])
+    if "int8" not in node or flat.shape[0] >= FEW_ROWS:
+        out = flat @ _dequantize_leaf(node)
+    else:
+        out = _few_through(flat, node["int8"]) * node["scale"]
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def transposed_product(x: chex.Array, node: Params) -> chex.Array:
+    """x [n, D] through the transpose of a quantised embedding [V, D] -> [n, V], as `product`."""
+    if "int8" not in node or x.shape[0] >= FEW_ROWS:
+        return x @ _dequantize_leaf(node).T
+    return _few_through_transposed(x, node["int8"]) * node["scale"].T
+
+
+def rows_of(node: Params, tokens: chex.Array) -> chex.Array:
+    """Rows [.., D] of a quantised embedding [V, D]."""
+    if "int8" in node:
+        return node["int8"][tokens].astype(node["scale"].dtype) * node["scale"][tokens]
+    return _dequantize_leaf(node)[tokens]
 
 
 def bytes_of(tree: Params) -> int:
     """Bytes that the arrays of a tree take."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _few_through(x: chex.Array, steps: chex.Array) -> chex.Array:
+    """x [n, I] through int8 [I, O].
+
+    XLA's own product of one row with converted weights takes an entry at a time on a CPU. A sum of a few blocks of
+    inputs is one vectorised loop, which reads each byte once; what is left to add up is small.
+    """
+    terms = math.gcd(steps.shape[0], TERMS)
+    blocks, parts = steps.reshape(terms, -1, steps.shape[1]), x.reshape(x.shape[0], terms, -1)
+    each = [parts[:, i, :, None] * blocks[i].astype(x.dtype)[None] for i in range(terms)]
+    ones = jnp.ones((blocks.shape[1],), x.dtype)
+    return jnp.einsum("i,nio->no", ones, sum(each[1:], each[0]))
+
+
+def _few_through_transposed(x: chex.Array, steps: chex.Array) -> chex.Array:
+    """x [n, D] through the transpose of int8 [V, D], as `_few_through`."""
+    lanes = math.gcd(steps.shape[1], LANES)
+    each = [
+        x[:, None, at : at + lanes] * steps[:, at : at + lanes].astype(x.dtype)[None]
+        for at in range(0, steps.shape[1], lanes)
+    ]
+    return jnp.einsum("nvd,d->nv", sum(each[1:], each[0]), jnp.ones((lanes,), x.dtype))
 
 
 def _quantize_leaf(path: tuple[jax.tree_util.DictKey, ...], leaf: chex.Array, bits: int, group: int) -> Params:

@@ -208,6 +208,11 @@ def start(params: Params, config: Config, source: chex.Array | None, rows: int, 
     return _apply(params, config, None, memory, source, rows, length, method="start")
 
 
+def read(params: Params, config: Config, inputs: chex.Array, cache: Cache) -> Cache:
+    """The empty cache of a decoder alone after inputs [B, T] at its first positions, read at once."""
+    return _apply(params, config, None, inputs, cache, method="read")
+
+
 def step(
     params: Params, config: Config, token: chex.Array, index: chex.Array, cache: Cache
 ) -> tuple[chex.Array, Cache]:

@@ -8,6 +8,7 @@ import gguf
 import jax
 import numpy as np
 import pytest
+import tokenizers
 from safetensors import numpy as tensors
 
 from aco_jax.models import gguf_files, pretrained, transformer
@@ -147,3 +148,31 @@ def test_a_type_that_is_not_supported_is_named():
     tensor = gguf.ReaderTensor("a", TYPES.I8, np.array([4]), 4, 4, 0, np.zeros(4, np.int8), None)
     with pytest.raises(ValueError, match=r"a.gguf: tensor a is I8, not supported"):
         gguf_files._dequantized(Path("a.gguf"), tensor)
+
+
+def write_tokenizer(path, kind="gpt2", split="smollm"):
+    """Two bytes that merge, digits, and a token that no text spells."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(kind)
+    writer.add_tokenizer_pre(split)
+    writer.add_token_list(["<|end|>", "a", "b", "ab", "1", "2", "12", "Ġ"])
+    writer.add_token_types([gguf.TokenType.CONTROL, *[gguf.TokenType.NORMAL] * 7])
+    writer.add_token_merges(["a b", "1 2"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("split", "number"), [("smollm", [4, 5]), ("gpt-2", [6])])
+def test_tokenizer(tmp_path, split, number):
+    written = gguf_files.tokenizer_of(write_tokenizer(tmp_path / "t.gguf", split=split))
+    read = tokenizers.Tokenizer.from_str(written)
+    assert read.encode("ab a<|end|>12").ids == [3, 7, 1, 0, *number]
+    assert read.decode(read.encode("ab a12").ids) == "ab a12"
+
+
+@pytest.mark.parametrize("given", [{"kind": "llama"}, {"split": "qwen2"}])
+def test_a_tokenizer_of_another_kind_is_refused(tmp_path, given):
+    with pytest.raises(ValueError, match=r"t.gguf: tokenizer is \['.*'\], expected gpt2 that splits as one of smollm"):
+        gguf_files.tokenizer_of(write_tokenizer(tmp_path / "t.gguf", **given))

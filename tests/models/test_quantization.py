@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aco_jax.models import quantization, transformer
+from aco_jax.models import generate, lora, quantization, transformer
 from aco_jax.models.config import Architecture
 
 
@@ -121,3 +121,47 @@ def test_a_quantised_network_is_smaller_and_says_nearly_the_same(bits, share, fa
 
 def test_bytes_of_counts_each_type():
     assert quantization.bytes_of({"a": jnp.zeros(3, jnp.int8), "b": jnp.zeros(2, jnp.float32)}) == 11
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_products_are_those_of_the_dequantised_matrices(rows, bits):
+    rng = np.random.default_rng(rows)
+    kernel, embedding = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((96, 20), (20, 96)))
+    small = quantization.quantize({"kernel": kernel, "embedding": embedding}, bits)
+    plain = quantization.dequantize(small)
+    x = jnp.asarray(rng.normal(size=(rows, 1, 96)), jnp.float32)
+    found = quantization.product(x, small["kernel"])
+    np.testing.assert_allclose(found, np.float64(x) @ np.float64(plain["kernel"]), atol=1e-4)
+    found = quantization.transposed_product(x[:, 0], small["embedding"])
+    np.testing.assert_allclose(found, np.float64(x[:, 0]) @ np.float64(plain["embedding"]).T, atol=1e-4)
+    tokens = jnp.array([[3, 19], [0, 3]])
+    np.testing.assert_allclose(quantization.rows_of(small["embedding"], tokens), plain["embedding"][tokens], rtol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_network_runs_on_a_quantised_tree(bits, tied):
+    """Reading a prompt, then one row at a time; adapters beside the kernels stay as they are."""
+    form = Architecture(position="rotary", gated=True, bias="all", source_match=False, tied=tied)
+    config = transformer.Config(40, 32, 4, 0, 2, 64, 16, copy=False, architecture=form)
+    params = transformer.init(jax.random.key(0), config)
+    small = quantization.quantize(params, bits)
+    _, adapters = lora.share(jax.random.key(1), small_kernels(params), ["a"], 2)
+    filled = jax.tree.map(lambda leaf: leaf + 0.1, adapters["a"])
+    small, plain = (lora.attach(tree, filled) for tree in (small, quantization.dequantize(small)))
+    given = {"bos": 1, "eos": 39, "length": 12, "key": jax.random.key(0), "temperature": 0.0}
+    prefix = jnp.array([[5, 6, 7]])
+    (found, said), (expected, other) = (
+        generate.generate(tree, config, None, prefix=prefix, **given) for tree in (small, plain)
+    )
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(said, other, atol=1e-4)
+    tokens = jnp.arange(1, 13).reshape(2, 6)
+    log_probs = jax.jit(transformer.log_probs, static_argnames="config")
+    np.testing.assert_allclose(log_probs(small, config, tokens), log_probs(plain, config, tokens), atol=1e-4)
+
+
+def small_kernels(params):
+    """What adapters are made for: the attention's kernels."""
+    return {"decoder_0": {"own": params["decoder_0"]["own"]}}
