@@ -30,7 +30,7 @@ Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the
 class Checked(NamedTuple):
     """How a judge does on the lists that were proposed, by its members that never saw them."""
 
-    temperature: float  # that its logits should be divided by
+    temperature: float  # by which its logits should be divided
     # [kinds] mean probability of a partner, where one is believed and where it is hidden; nan where none is believed.
     seen: np.ndarray
     hidden: np.ndarray
@@ -46,7 +46,8 @@ class Config:
     least_first: int = 20  # of them, where there are as many
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
-    apart: float = 0.05  # less between lists with a partner and without, and the scaled average is left to EM
+    few: float = 0.5  # partners are few where no table has them for as large a share of its records
+    apart: float = 0.05  # least difference that the scaled average is divided by
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     competing: competition.Config = dataclasses.field(default_factory=competition.Config)
 
@@ -198,15 +199,18 @@ def update(
     """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches.
 
     Args:
-        checked: of the judge. With it the prior of what is learned, not stated, is a careful one, for what is believed
-            falsely is taught next.
+        checked: of the judge. Where few records have partners, what is believed falsely and taught next soon is most of
+            what is believed; there what is learned, not stated, is by the judge's own temperature and a careful prior.
         stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
             rare it is and, where a table seldom repeats its records, be like the first. In learning there is none
             in such tables; in others it stands for itself, for the first judge knows one partner only, and would
             teach the next that there are no others.
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
-    prior = estimate_prior(problem, logits, config, None if stating else checked)
+    prior = estimate_prior(problem, logits, config)
+    if checked is not None and not stating and prior.max() < config.few:
+        logits = logits / checked.temperature
+        prior = careful_prior(problem, logits, checked, prior, config)
     shift = np.log(prior / (1 - prior))
     shifted = logits + shift[problem.kind][:, None]
     p = competition.null_softmax(shifted)
@@ -228,24 +232,31 @@ def update(
     return dataclasses.replace(moved, fold=_folds(problem, moved, config))
 
 
-def estimate_prior(
-    problem: listing.Problem, logits: np.ndarray, config: Config = Config(), checked: Checked | None = None
-) -> np.ndarray:
+def estimate_prior(problem: listing.Problem, logits: np.ndarray, config: Config = Config()) -> np.ndarray:
     """Share of anchors with a partner, for each ordered pair of tables: [kinds].
 
-    Saerens, Latinne and Decaestecker 2002, by EM from the original posteriors, whose prior is a half. With `checked`
-    by the scaled average instead: few partners drown in what is seen where nothing is to be found, which it takes off.
+    Saerens, Latinne and Decaestecker 2002, by EM from the original posteriors, whose prior is a half.
     """
     matched = competition.null_softmax(logits).sum(axis=1)
     shares = []
     for kind in range(int(problem.kind.max()) + 1):
-        mine = problem.kind == kind
-        if checked is not None and checked.seen[kind] - checked.hidden[kind] > config.apart:
-            mean = float(matched[mine].mean())
-            shares.append(calibration.scaled_average(mean, checked.seen[kind], checked.hidden[kind]))
-        else:
-            shares.append(float(calibration.em_prior(matched.astype(np.float32), mine, 0.5, config.prior_steps)))
+        mine = (problem.kind == kind).astype(np.float32)
+        shares.append(float(calibration.em_prior(matched.astype(np.float32), mine > 0, 0.5, config.prior_steps)))
     return np.clip(np.array(shares), config.prior_range, 1 - config.prior_range)
+
+
+def careful_prior(
+    problem: listing.Problem, logits: np.ndarray, checked: Checked, prior: np.ndarray, config: Config = Config()
+) -> np.ndarray:
+    """[kinds]: by the scaled average, which takes off what the judge sees where nothing is to be found.
+
+    `prior` stays of a kind of which nothing is believed, or where the judge sees as much as where there is a partner.
+    """
+    matched, found = competition.null_softmax(logits).sum(axis=1), prior.copy()
+    for kind in np.flatnonzero(checked.seen - checked.hidden > config.apart):
+        mean = matched[problem.kind == kind].mean()
+        found[kind] = calibration.scaled_average(mean, checked.seen[kind], checked.hidden[kind])
+    return np.clip(found, config.prior_range, 1 - config.prior_range)
 
 
 def company(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndarray:

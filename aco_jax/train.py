@@ -195,15 +195,14 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
         candidates, belief, fold = lessons
         params = judge.init(jax.random.fold_in(jax.random.key(config.seed), number), settings)
         params, found = judge.fit(params, settings, candidates, belief, fold, config.seed * JUDGING + number)
-        said = judge.judged_lists(params, settings, proposed[0].evidence[:, 0], proposed[2])[..., 0]
-        checked = supervision.check(desk.problem, believed, proposed, said)
-        params = judge.cooled(params, checked.temperature)  # a judge that taught itself is too sure
         logits = judged(params, evidence, believed.fold)
         kept = believed.fold
-        believed = supervision.update(desk.problem, believed, logits, checked=checked, stating=number == JUDGING - 1)
+        said = judge.judged_lists(params, settings, proposed[0].evidence[:, 0], proposed[2])[..., 0]
+        checked = supervision.check(desk.problem, believed, proposed, said)
+        last = number == JUDGING - 1
+        believed = supervision.update(desk.problem, believed, logits, checked=checked, stating=last)
         metrics = {
             "ranker/judge_loss": float(found["judge_loss"]),
-            "ranker/temperature": checked.temperature,
             "data/believed": float((believed.weight > 0).mean()),
         }
     # The folds that the judge was trained with stay: what it says of a list must come from who never saw it.

@@ -76,21 +76,37 @@ def test_a_judge_is_checked_on_what_it_was_taught(parts):
 
 def test_the_careful_prior_takes_off_what_is_seen_where_nothing_is(parts):
     problem = parts[2]
-    logits = np.full(problem.record.shape, -30.0)
+    logits, prior = np.full(problem.record.shape, -30.0), np.full(2, 0.7)
     logits[:, 0] = 0.0  # every list sees a partner at even odds
     checked = supervision.Checked(1.0, np.full(2, 0.9), np.full(2, 0.4))
-    np.testing.assert_allclose(supervision.estimate_prior(problem, logits, checked=checked), 0.2, rtol=1e-5)
-    by_em = supervision.estimate_prior(problem, logits)
+    np.testing.assert_allclose(supervision.careful_prior(problem, logits, checked, prior), 0.2, rtol=1e-5)
     for blind in (np.full(2, 0.42), np.full(2, np.nan)):  # no better with a partner than without; none believed
         checked = supervision.Checked(1.0, blind, np.full(2, 0.4))
-        np.testing.assert_array_equal(supervision.estimate_prior(problem, logits, checked=checked), by_em)
-    state = supervision.init(problem, 0)
-    checked = supervision.Checked(1.0, np.full(2, 0.9), np.full(2, 0.4))
-    learned, stated = (
-        supervision.update(problem, state, logits, checked=checked, stating=stating) for stating in (False, True)
-    )
-    np.testing.assert_allclose(learned.prior, 0.2, rtol=1e-5)
-    np.testing.assert_allclose(stated.prior, by_em, rtol=1e-5)
+        np.testing.assert_array_equal(supervision.careful_prior(problem, logits, checked, prior), prior)
+
+
+def test_few_partners_are_learned_with_care_and_stated_as_they_are(parts):
+    problem = parts[2]
+    state, checked = supervision.init(problem, 0), supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1))
+    rare, common = (logits_of(problem, gold) for gold in ({(0, 4)}, {(0, 4), (1, 5), (2, 6)}))
+
+    def priors(logits, few):
+        config = supervision.Config(few=few)
+        return [
+            supervision.update(problem, state, logits, config, checked=checked, stating=stating).prior
+            for stating in (False, True)
+        ]
+
+    for logits, few in ((rare, 0.5), (common, 1.0)):
+        learned, stated = priors(logits, few)
+        logits = np.where(problem.record >= 0, logits, supervision.EMPTY_LOGIT)
+        by_em = supervision.estimate_prior(problem, logits)
+        np.testing.assert_allclose(stated, by_em, rtol=1e-5)
+        careful = supervision.careful_prior(problem, logits / 2, checked, by_em)
+        np.testing.assert_allclose(learned, careful, rtol=1e-5)
+        assert (np.abs(learned - stated) > 0.01).any()
+    learned, stated = priors(common, 0.5)  # not few
+    np.testing.assert_array_equal(learned, stated)
 
 
 def test_hidden_match_leaves_only_null(parts):

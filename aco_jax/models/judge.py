@@ -77,14 +77,6 @@ def judged_lists(params: Params, config: Config, evidence: np.ndarray, fold: np.
     return np.asarray(judged(params, config, seen, folds_of, folds))[: len(fold)]
 
 
-def cooled(params: Params, temperature: float) -> Params:
-    """The judge whose scores are those of `params` divided by a temperature."""
-    return {
-        name: network | {"out": jax.tree.map(lambda x: x / temperature, network["out"])}
-        for name, network in params.items()
-    }
-
-
 def held_out(scores: chex.Array, fold: chex.Array, folds: int = 2) -> jax.Array:
     """Scores [E, R, ..] and folds [R] -> [R, ..]: the mean of the members that were not trained on the list.
 

@@ -105,14 +105,6 @@ def test_a_fold_without_belief_learns_from_the_other():
         judge.fit(start, CONFIG, candidates, nothing, np.zeros(40), seed=0)
 
 
-def test_a_cooled_judge_says_the_same_less_surely():
-    params = judge.init(jax.random.key(0), CONFIG)
-    candidates, _ = batch(12)
-    before = judge.member_scores(params, CONFIG, candidates.evidence)
-    after = judge.member_scores(judge.cooled(params, 2.5), CONFIG, candidates.evidence)
-    np.testing.assert_allclose(after, before / 2.5, rtol=1e-5, atol=1e-6)
-
-
 def test_any_number_of_lists_is_judged_as_one():
     params = judge.init(jax.random.key(0), CONFIG)
     evidence, fold = np.asarray(batch(12)[0].evidence), np.arange(12) % 2
