@@ -195,12 +195,5 @@ def _choose(
     if limit is not None:
         may = log_probs if allowed is None else jnp.where(allowed, log_probs, layers.NEVER)
         scores = scores.at[:, first:].set(jnp.where(limit(may[:, first:]), scores[:, first:], layers.NEVER))
-    token = _greatest(scores[:, first:]) + first
+    token = jnp.argmax(scores[:, first:], axis=-1).astype(jnp.int32) + first
     return token, jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
-
-
-def _greatest(scores: chex.Array) -> chex.Array:
-    """The first of the greatest scores of each row [B, V] -> [B] int32; argmax takes eight times as long on a CPU."""
-    greatest = jnp.max(scores, axis=-1, keepdims=True)
-    at = jnp.arange(scores.shape[-1], dtype=jnp.int32)[None]
-    return jnp.min(jnp.where(scores == greatest, at, scores.shape[-1] - 1), axis=-1)
