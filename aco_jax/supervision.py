@@ -42,11 +42,11 @@ class Config:
 
     relation: int = 1  # the relation sought: "same"
     folds: int = 2  # cross-fitting; a row's posterior comes from members that never saw it
-    first: float = 0.25  # share of the mutual best pairs that is believed first: the most alike
+    few: float = 0.5  # partners are few where less than this share of the records has one
+    first: float = 0.25  # share of the mutual best pairs that is believed first where they are few: the most alike
     least_first: int = 20  # of them, where there are as many
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
-    few: float = 0.5  # partners are few where no table has them for as large a share of its records
     apart: float = 0.05  # least difference that the scaled average is divided by
     prior_range: float = 0.02  # estimated shares stay this far from 0 and 1
     competing: competition.Config = dataclasses.field(default_factory=competition.Config)
@@ -72,9 +72,9 @@ class State:
 
 
 def init(problem: listing.Problem, seed: int, config: Config = Config()) -> State:
-    """The confident start: of the pairs whose records are each other's best by text and title, the most alike.
+    """The confident start: pairs whose records are each other's best by text and title.
 
-    Not all of them, for a record without a partner has a best one too.
+    A record without a partner has a best one too. Where they are few only the most alike are believed first.
     """
     rows = np.arange(len(problem.anchor))
     best = problem.score.argmax(axis=1)
@@ -82,8 +82,9 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
     returned = problem.record[back, problem.score[back].argmax(axis=1)]
     mutual = (problem.score.max(axis=1) > 0) & (returned == problem.anchor) & (problem.record[rows, best] >= 0)
     kinds = [problem.kind == kind for kind in range(int(problem.kind.max()) + 1)]
-    first = np.zeros(len(rows), bool)
-    for kind in kinds:
+    prior = np.array([mutual[kind].mean() for kind in kinds], np.float32)
+    first = mutual.copy()
+    for kind in kinds if prior.mean() < config.few else ():
         alike = problem.score.max(axis=1)[mutual & kind]
         share = max(config.first, config.least_first / max(1, len(alike)))
         first[mutual & kind] = alike >= (np.quantile(alike, max(0.0, 1 - share)) if len(alike) else 0.0)
@@ -92,7 +93,7 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
         weight=first.astype(np.float32),
         fold=np.zeros(len(rows), np.int32),
         posterior=np.zeros(len(problem.pair), np.float32),
-        prior=np.array([mutual[kind].mean() for kind in kinds], np.float32),
+        prior=prior,
         several=np.zeros(len(kinds), np.float32),
         round=np.int32(0),
         seed=np.int32(seed),

@@ -44,9 +44,9 @@ def test_start_is_the_mutual_best(parts):
     assert all(partner[a] == partner[a + 4] for a in range(3))  # both directions share a fold
 
 
-def test_of_many_mutual_pairs_the_most_alike_are_believed_first(parts):
+def test_of_few_mutual_pairs_the_most_alike_are_believed_first(parts):
     problem = parts[2]
-    config = supervision.Config(first=0.25, least_first=1)
+    config = supervision.Config(few=1.0, first=0.25, least_first=1)
     state = supervision.init(problem, 0, config)
     rows = np.flatnonzero(state.weight > 0)
     whole = supervision.init(problem, 0)
