@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from aco_jax.models import generate, packing, transformer
+from aco_jax.models import generate, transformer
 from aco_jax.ops import distillation as equations
 from aco_jax.types import Metrics, Params
 
@@ -143,18 +143,7 @@ def sample(
     samples: int = 1,
 ) -> chex.Array:
     """Texts [B x samples, length] that a model writes after sources [B, S], at temperature 1."""
-    if model.encoder_layers:
-        return generate.generate(
-            params, model, source, bos=model.bos, eos=eos, length=length, key=key, samples=samples
-        )[0]
-    given = transformer.align_left(source, model.pad)
-    room = given.shape[1] + length
-    written, _ = generate.generate(
-        params, model, None, bos=model.bos, eos=eos, length=room, key=key, prefix=given, samples=samples
-    )
-    first = jnp.repeat(jnp.sum(given != model.pad, axis=1), samples)[:, None]
-    at = first + jnp.arange(length)[None]
-    return jnp.take_along_axis(written, at, axis=1)
+    return generate.generate(params, model, source, bos=model.bos, eos=eos, length=length, key=key, samples=samples)[0]
 
 
 def log_probs(params: Params, model: transformer.Config, source: chex.Array, target: chex.Array) -> chex.Array:
@@ -165,7 +154,7 @@ def log_probs(params: Params, model: transformer.Config, source: chex.Array, tar
     if model.encoder_layers:
         memory = transformer.encode(params, model, source)
         return transformer.log_probs(params, model, transformer.shift(target, model.bos), memory, source)
-    row, segments = _continued(model, source, target)
+    row, segments = transformer.prompted(model, source, target)
     hidden = transformer.decode(params, model, row, segments=segments)[:, source.shape[1] :]
     return transformer.next_log_probs(params, model, hidden, row)
 
@@ -174,22 +163,8 @@ def sequence_log_prob(
     params: Params, model: transformer.Config, source: chex.Array, target: chex.Array
 ) -> tuple[chex.Array, chex.Array]:
     """Log-probability (nats) of target [B, T] after source [B, S], and its tokens, [B] each."""
-    if model.encoder_layers:
-        each, mask = transformer.sequence_log_prob(params, model, source, target)
-    else:
-        row, segments = _continued(model, source, target)
-        each, mask = transformer.continued_log_prob(params, model, row, target, segments)
+    each, mask = transformer.sequence_log_prob(params, model, source, target)
     return jnp.sum(each, axis=1), jnp.sum(mask, axis=1)
-
-
-def _continued(
-    model: transformer.Config, source: chex.Array, target: chex.Array
-) -> tuple[chex.Array, packing.Segments]:
-    """What a decoder alone reads, [B, S + T]: padding, begin token, source and the target without its last token."""
-    begin = jnp.full_like(source[:, :1], model.bos)
-    read = transformer.align_left(jnp.concatenate([begin, source], axis=1)[:, ::-1], model.pad)[:, ::-1]
-    row = jnp.concatenate([read, target[:, :-1]], axis=1)
-    return row, packing.Segments(packing.segments_of(row, model.pad))
 
 
 def _mean(values: chex.Array, mask: chex.Array) -> chex.Array:

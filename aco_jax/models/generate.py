@@ -1,6 +1,7 @@
 """Decoding with a cache: one program, stopped as soon as every row has ended.
 
-A decoder's prompts are read at once, as far as the shortest of them goes; from there on it is one token after another.
+A decoder alone reads its source at once, as a prompt, whatever the length of each row. A prefix without a source is
+read at once as far as the shortest row goes; from there on it is one token after another.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ def generate(
     """Samples a continuation of each source, token by token.
 
     Args:
-      source: [B, S] tokens, read once by the encoder; None for a decoder-only network, which continues `prefix`.
-      bos: the token that begins every row and is not part of the result; None where the prefix begins with it, or
-        with the first word where the tokenizer has no such token.
+      source: [B, S] tokens, read once by the encoder. A decoder alone reads it as a prompt, from `bos` on, which is
+        no part of the result; without a source it continues `prefix`.
+      bos: the token that begins every row and is not part of the result; None where the prompt or the prefix begins
+        with it, or with the first word where the tokenizer has no such token.
       eos: the token after which a row holds padding only; in a prompt, without a source, it ends nothing.
       length: tokens of the result, the prefix included.
       temperature: 0 takes the likeliest token (Gumbel-max with scaled noise, Gumbel 1954).
@@ -67,7 +69,7 @@ def generate(
     limit = None
     if top_k is not None or top_p is not None:
         limit = functools.partial(likeliest, top_k=top_k, top_p=top_p, temperature=temperature)
-    if bos is not None:
+    if bos is not None or (source is not None and not config.encoder_layers):
         return sample(params, config, source, bos, eos, length, key, temperature, _rule(allowed), prefix, limit)
     if prefix is None:
         raise ValueError("without bos a prefix has to begin the rows")
@@ -108,7 +110,7 @@ def sample(
     params: Params,
     config: transformer.Config,
     source: chex.Array | None,
-    bos: int | chex.Array,
+    bos: int | chex.Array | None,
     eos: int,
     length: int,
     key: chex.PRNGKey,
@@ -137,7 +139,7 @@ def sample(
         index, token, cache, done, tokens, total = carry
         # Tied to the token: XLA would make float32 matrices of quantised ones once, before the loop, and read those.
         weights, token = jax.lax.optimization_barrier((params, token))
-        log_probs, cache = transformer.step(weights, config, token, index, cache)
+        log_probs, cache = transformer.step(weights, config, token, index + before, cache)
         noise = _noise(jax.random.fold_in(key, index), log_probs.shape, temperature)
         may = None if rule is None else rule(tokens, index)
         sampled, log_prob = _choose(log_probs, noise, may, limit, pad)
@@ -149,8 +151,13 @@ def sample(
             ended &= given == pad  # a prompt may hold the ends of earlier turns
         return index + 1, token, cache, done | ended, tokens.at[:, index].set(token), total
 
-    first = jnp.full((rows,), bos, jnp.int32)
-    cache, begin = transformer.start(params, config, source, rows, length), jnp.int32(0)
+    before, begin = 0, jnp.int32(0)  # tokens in the cache before the result; of the result, known from the start
+    if source is not None and not config.encoder_layers:
+        cache, first = _prompt(params, config, source, bos, length)
+        before = source.shape[1] - (bos is None)
+    else:
+        first = jnp.full((rows,), bos, jnp.int32)
+        cache = transformer.start(params, config, source, rows, length)
     if source is None and begun.shape[1]:
         inputs = jnp.concatenate([first[:, None], forced], axis=1)
         cache = transformer.read(params, config, inputs[:, : min(begun.shape[1], length)], cache)
@@ -161,6 +168,19 @@ def sample(
         going, body, (begin, first, cache, jnp.zeros((rows,), bool), given, jnp.zeros((rows,)))
     )
     return tokens, total
+
+
+def _prompt(
+    params: Params, config: transformer.Config, source: chex.Array, bos: int | chex.Array | None, length: int
+) -> tuple[transformer.Cache, chex.Array]:
+    """A cache in which `length` tokens can follow prompts [B, S], read but for their last tokens, and these, [B]."""
+    row = transformer.ending_together(source, config.pad, bos)
+    known = row[:, :-1]
+    cache = transformer.start(params, config, None, row.shape[0], known.shape[1] + length)
+    cache = cache | {"padding": jnp.sum(known == config.pad, axis=1)}
+    if known.shape[1]:
+        cache = transformer.read(params, config, known, cache)
+    return cache, row[:, -1]
 
 
 _Carry = tuple[chex.Array, chex.Array, network.Cache, chex.Array, chex.Array, chex.Array]

@@ -161,22 +161,23 @@ class Transformer(nn.Module):
         return cache
 
     def read(self, inputs: chex.Array, cache: Cache) -> Cache:
-        _, own = self._decode(inputs, None, None, None, train=False)
+        segments = Segments(packing.segments_of(inputs, self.config.pad)) if "padding" in cache else None
+        _, own = self._decode(inputs, None, None, segments, train=False)
         filled = jax.tree.map(lambda old, new: old.at[:, : new.shape[1]].set(new), cache["own"], own)
         return cache | {"own": filled}
 
     def step(self, token: chex.Array, index: chex.Array, cache: Cache) -> tuple[chex.Array, Cache]:
         a, inputs, source = self.config.architecture, token[:, None], cache.get("source")
-        keys = jnp.arange(cache["own"][0][0].shape[1])
-        near = None
-        if a.position == "absolute":
-            near = jax.lax.dynamic_slice_in_dim(self.decoder_position, index, 1)[None]
-        x = self._read(inputs, near)
-        bias = jnp.where(keys <= index, 0.0, NEVER)[None, None, None]
+        keys, padding = jnp.arange(cache["own"][0][0].shape[1]), cache.get("padding")
+        place, known = jnp.reshape(index, (1, 1)), (keys <= index)[None]  # by row where rows begin at different places
+        if padding is not None:
+            place, known = place - padding[:, None], known & (keys[None] >= padding[:, None])
+        x = self._read(inputs, self.decoder_position[place] if a.position == "absolute" else None)
+        bias = jnp.where(known, 0.0, NEVER)[:, None, None]
         if a.position == "relative":
             back = positions.buckets(-np.arange(len(keys)), a.buckets, a.reach, both_ways=False)
             bias = bias + self.decoder_position[jnp.asarray(back)[jnp.abs(index - keys)]].T[None, :, None]
-        turn = self._turn(jnp.reshape(index, (1,))) if a.rotates else None
+        turn = self._turn(place) if a.rotates else None
         view = None
         if source is not None:
             view = layers.view_of(inputs, source, cache["before"], cache["used"], self.config.pad)

@@ -39,8 +39,11 @@ def rotation(positions: chex.Array, width: int, base: float) -> Rotation:
 
 def rotate(x: chex.Array, turn: Rotation, interleaved: bool) -> chex.Array:
     """x [B, T, H, W] rotated in pairs: neighbours where interleaved, else an entry and the one half a head further."""
-    pairs = x.reshape(*x.shape[:-1], -1, 2) if interleaved else x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2)
     cos, sin = (part[None, :, None] if part.ndim == 2 else part[:, :, None] for part in turn)
+    if not interleaved:
+        first, second = jnp.split(x, 2, axis=-1)
+        return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
     first, second = pairs[..., 0], pairs[..., 1]
     turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return (turned if interleaved else turned.swapaxes(-1, -2)).reshape(x.shape)
+    return turned.reshape(x.shape)

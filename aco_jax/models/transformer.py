@@ -114,17 +114,23 @@ def sequence_log_prob(
     """Log-probability of each target token given those before it and the source, without a scatter to V.
 
     Args:
-      source: [B, S] tokens, or None for a decoder-only network.
+      source: [B, S] tokens, or None. A decoder alone reads them before the targets, as one row (`prompted`).
       targets: [B, T] tokens, the end token included, 0 on the right.
       allowed: [B, T, V] bool (axes of size 1 broadcast), the tokens that decoding was held to; probabilities
         are then relative to them.
       memory: [B, S, D] of `encode`, where the source was read before.
-      segments: of targets and source, where padding stands elsewhere or rows hold several sequences.
+      segments: of targets and source, where padding stands elsewhere or rows hold several sequences; not of a
+        decoder alone with a source.
 
     Returns:
       log_prob [B, T] in nats, 0 at padding, and mask [B, T] bool.
     """
     chex.assert_rank(targets, 2)
+    if source is not None and not config.encoder_layers:
+        if segments is not None:
+            raise ValueError("segments, expected none for a decoder alone that reads a source")
+        row, parts = prompted(config, source, targets)
+        return continued_log_prob(params, config, row, targets, parts, allowed)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     inputs, mask = shift(targets, config.bos, segments), targets != config.pad
     if memory is None and source is not None:
@@ -165,16 +171,33 @@ def sequence_entropy(
 
 
 def continued_log_prob(
-    params: Params, config: Config, inputs: chex.Array, targets: chex.Array, segments: Segments | None = None
+    params: Params,
+    config: Config,
+    inputs: chex.Array,
+    targets: chex.Array,
+    segments: Segments | None = None,
+    allowed: chex.Array | None = None,
 ) -> tuple[chex.Array, chex.Array]:
     """Log-probability (nats) and mask [B, T] of targets [B, T], each after one of the last T of inputs [B, L].
 
-    Of a decoder alone, which read what stands before them, as a prompt, in the same row.
+    Of a decoder alone, which read what stands before them, as a prompt, in the same row; among the tokens `allowed`
+    [B, T, V] where these are given.
     """
     hidden, mask = decode(params, config, inputs, segments=segments), targets != config.pad
-    own = hidden[:, inputs.shape[1] - targets.shape[1] :]
-    token, _ = _apply(params, config, None, own, targets, method="plain_log_prob")
+    first = inputs.shape[1] - targets.shape[1]
+    own, none = (hidden[:, first:], inputs[:, first:]), (None, None)
+    token = _apply(params, config, None, *own, *none, targets, allowed, method="target_log_prob")
     return jnp.where(mask, token, 0.0), mask
+
+
+def prompted(config: Config, source: chex.Array, targets: chex.Array) -> tuple[chex.Array, Segments]:
+    """What a decoder alone reads to write targets [B, T] after source [B, S]: [B, S + T], and its segments.
+
+    Padding, begin token, source and the targets without their last token.
+    """
+    read = ending_together(source, config.pad, config.bos)
+    row = jnp.concatenate([read, targets[:, :-1]], axis=1)
+    return row, Segments(packing.segments_of(row, config.pad))
 
 
 def embed(params: Params, config: Config, tokens: chex.Array) -> chex.Array:
@@ -202,6 +225,14 @@ def align_left(tokens: chex.Array, pad: int = PAD) -> chex.Array:
     return jnp.take_along_axis(tokens, jnp.argsort(tokens == pad, axis=-1, stable=True), axis=-1)
 
 
+def ending_together(tokens: chex.Array, pad: int = PAD, bos: int | chex.Array | None = None) -> chex.Array:
+    """Tokens [B, T] with each row's padding moved to its left end, and the begin token before them where there is one."""
+    tokens = tokens.astype(jnp.int32)
+    if bos is not None:
+        tokens = jnp.concatenate([jnp.full_like(tokens[:, :1], bos), tokens], axis=1)
+    return align_left(tokens[:, ::-1], pad)[:, ::-1]
+
+
 def start(params: Params, config: Config, source: chex.Array | None, rows: int, length: int) -> Cache:
     """An empty cache for decoding `length` tokens of `rows` rows, the source [B, S] read once."""
     memory = None if source is None else encode(params, config, source)
@@ -209,14 +240,17 @@ def start(params: Params, config: Config, source: chex.Array | None, rows: int, 
 
 
 def read(params: Params, config: Config, inputs: chex.Array, cache: Cache) -> Cache:
-    """The empty cache of a decoder alone after inputs [B, T] at its first positions, read at once."""
+    """The empty cache of a decoder alone after inputs [B, T] at its first positions, read at once.
+
+    Padding stands on the right, or on the left, as many tokens as the cache's `padding` [B] says.
+    """
     return _apply(params, config, None, inputs, cache, method="read")
 
 
 def step(
     params: Params, config: Config, token: chex.Array, index: chex.Array, cache: Cache
 ) -> tuple[chex.Array, Cache]:
-    """Log-probabilities [B, V] of the token after `token` [B], which stands at position `index` (scalar)."""
+    """Log-probabilities [B, V] of the token after `token` [B], which is at `index` (scalar) of the cache."""
     return _apply(params, config, None, token, index, cache, method="step")
 
 

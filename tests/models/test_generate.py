@@ -236,3 +236,27 @@ def test_a_prefix_may_begin_the_rows():
     np.testing.assert_allclose(again, log_prob, atol=1e-5)
     with pytest.raises(ValueError, match="a prefix has to begin the rows"):
         run(params, config, bos=None, prefix=None, **given)
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "absolute"])
+def test_a_decoder_alone_goes_on_from_ragged_prompts_as_from_each_alone(name):
+    form = Architecture(**ARCHITECTURES.get(name, {"source_match": False}))
+    sizes = {"heads": 4, "encoder_layers": 0, "copy": False, "max_length": 24, "architecture": form}
+    config = transformer.Config(**{**vars(CONFIG), **sizes})
+    fresh = transformer.init(jax.random.key(0), config)
+    params = jax.tree.map(lambda x: x + 0.3 * jnp.sin(jnp.arange(x.size, dtype=float)).reshape(x.shape), fresh)
+    source = jnp.array([[8, 9, 4, 7], [4, 0, 0, 0], [5, 0, 9, 0]])
+    prefix = jnp.array([[6, 5], [6, 0], [7, 0]])
+    allowed = jnp.ones((1, config.vocab_size), bool).at[0, 9].set(False)
+    given = {"eos": EOS, "length": LENGTH, "key": jax.random.key(0), "temperature": 0.0, "allowed": allowed}
+    tokens, log_prob = generate.generate(params, config, source, bos=config.bos, prefix=prefix, **given)
+    np.testing.assert_array_equal(jnp.where(prefix > 0, tokens[:, :2], 0), prefix)
+    for i, row in enumerate(np.asarray(source)):
+        alone = jnp.asarray([[config.bos, *row[row > 0]]])
+        begun = {"bos": None, "prefix": prefix[i : i + 1]}
+        (expected,), (own,) = generate.generate(params, config, alone, **begun, **given)
+        np.testing.assert_array_equal(tokens[i], expected)
+        np.testing.assert_allclose(log_prob[i], own, atol=1e-4)
+    each, mask = transformer.sequence_log_prob(params, config, source, tokens, allowed[None])
+    forced = jnp.pad(prefix, ((0, 0), (0, LENGTH - 2))) > 0
+    np.testing.assert_allclose(log_prob, jnp.where(mask & ~forced, each, 0.0).sum(axis=1), atol=1e-4)
