@@ -20,6 +20,7 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      replicas       the mesh, the round, the merge
      stages         what happens to all replicas between two stages of a run
   6  checkpoints, configuration, settings, progress, svg, report, evaluation, baselines
+     beginnings     the published weights that agents begin from
      desk           what is fitted to the tables once
      inquiry        what the language models do for the host: ask, split, find, read, give reasons
      prepare        the host's half of a round: comparing, believing, arrays

@@ -156,7 +156,7 @@ def _round(
     number: int,
     run: training.Run,
 ) -> tuple[training.Run, dict[str, Any]]:
-    params = training.parameters(run, agents)
+    params = training.parameters(run, agents, desk.trunk)
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number, lists, first)
     state, metrics = advance(run.state, material, shared)
     return dataclasses.replace(run, state=state), {**metrics, **measured, **training.visits(state, agents)}

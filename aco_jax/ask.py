@@ -69,7 +69,7 @@ def ask(workdir: Path, request: str, k: int) -> Reply:
     data = configuration.read(workdir, TrainConfig).data
     dataset = configuration.load_folder(data, configuration.data_folder(data, workdir))
     config, agents, desk, run = answer.restore(workdir, dataset)
-    return reply(desk, config, agents, training.parameters(run, agents), request, k)
+    return reply(desk, config, agents, training.parameters(run, agents, desk.trunk), request, k)
 
 
 def reply(

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import learner, play, pretraining, supervision
+from aco_jax import beginnings, learner, play, pretraining, supervision
 from aco_jax.agents import base, ranker, rewriter
 from aco_jax.data import descriptions, listing, noise, retrieval, tasks, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
+from aco_jax.types import Params
 
 LESSONS, ANCHORS, KEYS, UNSEEN = 1, 2, 3, 4  # stages of the host's randomness
 HELD = 0.1  # share of the records that no lesson is made of
@@ -37,6 +38,7 @@ class Desk:
     texts: np.ndarray  # [N, T] int32, records as the reward model reads them
     asks: np.ndarray  # [N, S] int32, records as base and reader read them
     facts: np.ndarray  # [V] bool
+    trunk: Params | None = None  # what several agents have adapters of
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Anchors:
 def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
     """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
     sizes = config.model
+    tokenizer = tokenizer or beginnings.tokenizer(sizes.base, sizes.trunk)
     if tokenizer is None:
         tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
     setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
@@ -73,12 +76,13 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
         texts=tasks.encode(setting, rows, records, sizes.text_length),
         asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
         facts=tasks.fact_tokens(tokenizer),
+        trunk=beginnings.trunk(sizes.trunk, tokenizer) if sizes.trunk else None,
     )
 
 
 def tables(desk: Desk) -> learner.Tables:
     """What the jitted half reads of the tables."""
-    return learner.Tables(texts=jnp.asarray(desk.texts), facts=jnp.asarray(desk.facts))
+    return learner.Tables(texts=jnp.asarray(desk.texts), facts=jnp.asarray(desk.facts), trunk=desk.trunk)
 
 
 def unseen(desk: Desk, config: TrainConfig) -> np.ndarray:

@@ -18,7 +18,7 @@ from aco_jax import train as training
 from aco_jax.agents import reward
 from aco_jax.data import tokenizer_files
 from aco_jax.data.records import InputError
-from aco_jax.models import families, pretrained, transformer
+from aco_jax.models import families, lora, pretrained, quantization, transformer
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params
 
@@ -45,8 +45,9 @@ def export(workdir: Path, agent: str, folder: Path) -> None:
     run_config = configuration.read(workdir, TrainConfig)
     dataset = configuration.load(run_config.data, workdir, run_config.seed)
     _, agents, desk, run = answer.restore(workdir, dataset)
-    model, params = network(agents, training.parameters(run, agents), agent)
-    heads = text_heads(agents.reward, training.parameters(run, agents)["reward"]) if agent == "reward" else {}
+    learned = training.parameters(run, agents, desk.trunk)
+    model, params = network(agents, learned, agent)
+    heads = text_heads(agents.reward, learned["reward"]) if agent == "reward" else {}
     special = desk.tokenizer.special
     ends = {"bos_token_id": special.bos, "eos_token_id": special.eos, "pad_token_id": special.pad}
     try:
@@ -61,18 +62,22 @@ def export(workdir: Path, agent: str, folder: Path) -> None:
 def network(
     agents: learner_state.Config, params: Mapping[str, Params], agent: str
 ) -> tuple[transformer.Config, Params]:
-    """The language model of an agent and its parameters."""
+    """The language model of an agent and its parameters; of adapters and their trunk one network is made."""
     match agent:
         case "ranker":
-            return agents.ranker.model, params["ranker"]["reader"]
+            return agents.ranker.model, _whole(params["ranker"]["reader"])
         case "reward":
-            return agents.reward.model, params["reward"]["trunk"]
+            return agents.reward.model, _whole(params["reward"]["trunk"])
         case "rewriter":
-            return agents.rewriter.model, params["rewriter"]
+            return agents.rewriter.model, _whole(params["rewriter"])
         case "actor":
             return agents.actor.model, params["actor"]
         case _:
             return agents.base.model, params["base"]
+
+
+def _whole(params: Params) -> Params:
+    return lora.folded(quantization.dequantize(params))
 
 
 def text_heads(config: reward.Config, params: Params) -> dict[str, chex.Array]:

@@ -25,7 +25,8 @@ from aco_jax.models import quantization
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params, Query
 
-CHUNK = 256  # rows that a model reads at once
+CHUNK, FEW = 256, 16  # rows that a model reads at once; that a large one does
+LARGE = 50_000_000  # weights in the layers of a large model
 DEPTH = 10  # least answers of a text that are looked at
 POOL = 8192  # records up to which all are embedded
 GROUPS = 64  # groups of records whose likelihood is computed at once
@@ -213,7 +214,8 @@ def likelihoods(
 def relevances(reader: Params, agents: learner_state.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
     """`ranker.read` of n pairs, [n]."""
     small = quantization.quantize(reader, agents.ranker.bits)
-    return chunked(partial(_read, small, config=agents.ranker), queries, records)
+    size = FEW if agents.ranker.model.layer_weights > LARGE else CHUNK
+    return chunked(partial(_read, small, config=agents.ranker), queries, records, size=size)
 
 
 def reasons(

@@ -27,6 +27,7 @@ class Tables:
 
     texts: chex.Array  # [N, T] int32, every record as the reward model reads it
     facts: chex.Array  # [V] bool, tokens that carry a fact
+    trunk: Params | None = None  # what the adapters of several agents belong to
 
 
 @struct.dataclass
@@ -46,7 +47,7 @@ class _Constants:
 def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) -> tuple[State, Metrics]:
     """Plays B episodes, remembers them, and updates all agents once."""
     key, *keys = jax.random.split(state.key, 6)
-    params = trees(state.averaged.params, config)
+    params = trees(state.averaged.params, config, tables.trunk)
     ranked = play.rank(params["ranker"], config.ranker, batch, keys[0], config.ranker.temperature)
     value, spread, scale = _value(params["reward"], state.averaged.scale, config, batch, ranked, tables, keys[1])
     problem, shifted = _shift_null(params, state, play.problems(batch, ranked, value, spread), keys[2], config)
@@ -75,7 +76,8 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     )
 
     def total(vectors: dict[str, chex.Array], log_policy: chex.Array) -> tuple[chex.Array, tuple[Metrics, chex.Array]]:
-        losses, metrics, td_error = _losses(trees(vectors, config), log_policy, state, batch, given, config, keys[4])
+        now = trees(vectors, config, tables.trunk)
+        losses, metrics, td_error = _losses(now, log_policy, state, batch, given, config, keys[4])
         return sum(losses.values()), (metrics, td_error)
 
     backward = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
@@ -85,6 +87,8 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     lead = jnp.minimum(1.0, (state.step + 1) / max(1.0, config.critic_lead * config.steps))
     rates = dataclasses.asdict(config.rates)
     rates |= {"actor": lead * rates["actor"]} | ({"null_shift": config.null_shift.rate} if config.null_shift else {})
+    # In the rounds the ranker learns what is laid on top of the judge, not its reader.
+    rates = {name: rate if name == "ranker" else config.rate_of(name, rate) for name, rate in rates.items()}
     averaged = update(state.averaged, grads, config, rates)
     averaged = dataclasses.replace(
         averaged,

@@ -15,6 +15,7 @@ from flax import struct
 
 from aco_jax import environment, replay, transitions
 from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
+from aco_jax.models import lora
 from aco_jax.ops import states
 from aco_jax.types import Params
 
@@ -70,6 +71,12 @@ class Config:
     scale_rate: float = 0.05  # of the running spread of the reward's members
     share_rate: float = 0.1  # Polyak rate between the encoders of base and actor
     share_every: int = 4  # merges; 0 never shares
+    begun: tuple[str, ...] = ()  # agents that begin from published weights
+    begun_rate: float = 3e-4  # the highest of theirs
+
+    def rate_of(self, agent: str, rate: chex.Numeric) -> chex.Numeric:
+        """An agent's rate: what is learned in vast texts is not to be lost in a few steps."""
+        return jnp.minimum(rate, self.begun_rate) if agent in self.begun else rate
 
 
 @struct.dataclass
@@ -131,9 +138,23 @@ def init(key: chex.PRNGKey, config: Config) -> State:
     )
 
 
-def trees(vectors: dict[str, chex.Array], config: Config) -> dict[str, Params]:
-    """The parameters of the agents as the agents read them, of `Averaged.params`; NumPy stays NumPy."""
-    return {name: _shaped(x, forms(config)[name]) for name, x in vectors.items()}
+def trees(vectors: dict[str, chex.Array], config: Config, trunk: Params | None = None) -> dict[str, Params]:
+    """The parameters of the agents as the agents read them, of `Averaged.params`; NumPy stays NumPy.
+
+    Adapters are put beside the kernels of the trunk that they belong to, where it is given.
+    """
+    found = {name: _shaped(x, forms(config)[name]) for name, x in vectors.items()}
+    if trunk is None:
+        return found
+    beside = functools.partial(lora.attach, trunk)
+    reader = {"reader": beside(found["ranker"]["reader"])}
+    ours = {part: beside(found["reward"][part]) for part in ("trunk", "start")}
+    whole = {
+        "rewriter": beside(found["rewriter"]),
+        "ranker": found["ranker"] | reader,
+        "reward": found["reward"] | ours,
+    }
+    return found | whole
 
 
 def vector(tree: Params) -> chex.Array:

@@ -36,16 +36,15 @@ class Lessons:
 
 def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config, rate: float) -> tuple[State, Metrics]:
     """One supervised step of base, rewriter, the ranker's reader and the reward model's trunk."""
-    del tables
 
     def total(vectors: dict[str, chex.Array]) -> tuple[chex.Array, Metrics]:
-        losses, metrics = _lesson_losses(trees(vectors, config), config, lessons)
+        losses, metrics = _lesson_losses(trees(vectors, config, tables.trunk), config, lessons)
         return sum(losses.values()), metrics
 
     (_, metrics), grads = jax.value_and_grad(total, has_aux=True)(state.averaged.params)
     warm = jnp.minimum(1.0, (state.step + 1) / WARM_UP)
     now = rate * warm * (1 + jnp.cos(jnp.pi * state.step / config.pretrain_steps)) / 2
-    averaged = update(state.averaged, grads, config, dict.fromkeys(LANGUAGE, now))
+    averaged = update(state.averaged, grads, config, {name: config.rate_of(name, now) for name in LANGUAGE})
     return dataclasses.replace(state, averaged=averaged, step=state.step + 1), metrics
 
 
@@ -59,7 +58,7 @@ def imitate(
     """
     bins = config.environment.bins
     factors, valid, policy = all_factors(config), all_valid(config), jnp.asarray(states.fixed_policy(bins))
-    optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps))
+    optimiser = optax.adam(optax.cosine_decay_schedule(config.rate_of("actor", rate), steps))
 
     def step(carry: tuple[chex.Array, optax.OptState], key: chex.PRNGKey):
         flat, moments = carry

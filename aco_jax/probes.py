@@ -52,7 +52,7 @@ def examine(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
 
     preferences (how many), probes and calibration by name, length, and notes on what its score can be won by.
     """
-    params = training.parameters(run, agents)
+    params = training.parameters(run, agents, desk.trunk)
     copies = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0))
     rounds = int(replicas.first(run.state.merges))
     material, _ = prepare.round_material(desk, copies, agents, params, run.believed, rounds)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from aco_jax import environment, learner_state
+from aco_jax import beginnings, environment, learner_state
 from aco_jax.agents import actor, base, critic, null_shift, ranker, reward, rewriter
 from aco_jax.configuration import DataConfig, bounded
 from aco_jax.data import evidence, tasks
-from aco_jax.data.records import Dataset
+from aco_jax.data.records import Dataset, InputError
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.models import judge, transformer
 from aco_jax.models.config import Architecture
@@ -31,6 +31,9 @@ class ModelConfig:
     text_length: int = bounded(28, 8, 256)  # of a record as the reward model reads it
     reason_length: int = bounded(12, 4, 64)
     int4: bool = False  # rewriter and reader at inference; else int8
+    base: str = ""  # published weights that base and actor begin from: a folder or an installed package
+    trunk: str = ""  # those of a decoder that rewriter, reader and reward model learn adapters of; a GGUF file too
+    rank: int = bounded(8, 1, 256)  # of these adapters
     published: bool = False  # in T5's form, the reward's in Llama's: what transformers can load
 
 
@@ -42,6 +45,7 @@ class RunConfig:
     pretrain_steps: int = bounded(24, 1)  # steps a supervised round
     pretrain_batch: int = bounded(16, 1)  # examples a step, of all replicas together
     pretrain_rate: float = bounded(3e-3, 0, 1)
+    begun_rate: float = bounded(3e-4, 0, 1)  # the highest of agents that begin from published weights
     rounds: int = bounded(12, 0)
     merge_every: int = bounded(4, 1)
     replicas: int = bounded(2, 1, 1024)
@@ -129,7 +133,7 @@ T5 = Architecture(
 )
 
 
-def _llama(width: int) -> Architecture:
+def llama(width: int) -> Architecture:
     """Llama's form with heads of at least this width, which must be even to be rotated in pairs."""
     return Architecture(
         position="rotary",
@@ -146,49 +150,38 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
     """The configs of all agents and of the process for these tables."""
     special, sizes = tokenizer.special, config.model
     relations = 1  # the loop decides which records are the same; other relations are judged beside it, pair by pair
-    full = transformer.Config(
-        vocab_size=tokenizer.vocab_size,
-        width=sizes.width,
-        heads=sizes.heads,
-        encoder_layers=sizes.encoder_layers,
-        decoder_layers=sizes.decoder_layers,
-        mlp_width=sizes.mlp_width,
-        max_length=max(sizes.record_length, sizes.query_length, 2 * sizes.text_length + sizes.reason_length + 4),
-        bos=special.bos,
-    )
-    if sizes.published:
-        full = dataclasses.replace(full, copy=False, architecture=T5)
-    text = dataclasses.replace(rewriter.smaller(full), encoder_layers=0, copy=False)
-    if sizes.published:
-        text = dataclasses.replace(text, architecture=_llama(text.width // text.heads))
+    models = _networks(sizes, tokenizer)
     bins = states.config_for(relations)
     agents = config.agents
     walk = config.environment
     return learner_state.Config(
         base=base.Config(
-            model=full,
+            model=models.base,
             special=special,
             tables=len(dataset.tables),
             columns=len(tokenizer.columns),
             query_length=sizes.query_length,
         ),
         rewriter=rewriter.Config(
-            model=rewriter.smaller(full),
+            model=models.small,
             special=special,
             rewrites=config.train.rewrites,
             source_length=sizes.record_length,
             length=sizes.query_length,
             bits=4 if sizes.int4 else 8,
+            rank=models.rank,
         ),
         ranker=ranker.Config(
-            model=rewriter.smaller(full),
+            model=models.small,
             judge=judge.Config(columns=evidence.JUDGED, witness=evidence.WITNESS, relations=relations),
             bits=4 if sizes.int4 else 8,
+            rank=models.rank,
         ),
         reward=reward.Config(
-            model=text,
+            model=models.text,
             evidence_size=len(evidence.NAMES),
             relations=relations,
+            rank=models.rank,
             label_smoothing=agents.label_smoothing,
             margin=agents.reward_margin,
             centring=agents.reward_centring,
@@ -203,7 +196,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
             target_every=agents.target_every,
         ),
         actor=actor.Config(
-            model=full,
+            model=models.base,
             factor_sizes=bins.factor_sizes,
             actions=bins.action_count,
             special=special,
@@ -244,4 +237,54 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         agreement_weight=agents.agreement_weight,
         share_rate=agents.share_rate,
         share_every=agents.share_every,
+        begun=models.begun,
+        begun_rate=config.train.begun_rate,
     )
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """The language models of all agents."""
+
+    base: transformer.Config  # and the actor
+    small: transformer.Config  # rewriter and reader
+    text: transformer.Config  # the reward model
+    rank: int = 0  # of the adapters that small and text then are
+    begun: tuple[str, ...] = ()
+
+
+def _networks(sizes: ModelConfig, tokenizer: Tokenizer) -> _Networks:
+    full = transformer.Config(
+        vocab_size=tokenizer.vocab_size,
+        width=sizes.width,
+        heads=sizes.heads,
+        encoder_layers=sizes.encoder_layers,
+        decoder_layers=sizes.decoder_layers,
+        mlp_width=sizes.mlp_width,
+        max_length=max(sizes.record_length, sizes.query_length, 2 * sizes.text_length + sizes.reason_length + 4),
+        bos=tokenizer.special.bos,
+    )
+    if sizes.published:
+        full = dataclasses.replace(full, copy=False, architecture=T5)
+    small = rewriter.smaller(full)
+    text = dataclasses.replace(small, encoder_layers=0, copy=False)
+    if sizes.published:
+        text = dataclasses.replace(text, architecture=llama(text.width // text.heads))
+    found = _Networks(full, small, text)
+    if sizes.base:
+        begun = beginnings.base_config(sizes.base, tokenizer, sizes.decoder_layers)
+        found = dataclasses.replace(
+            found, base=_long_enough(begun, full.max_length, sizes.base), begun=("base", "actor")
+        )
+    if sizes.trunk:
+        trunk = _long_enough(beginnings.trunk_config(sizes.trunk, tokenizer), full.max_length, sizes.trunk)
+        begun_too = (*found.begun, "rewriter", "ranker", "reward")
+        found = dataclasses.replace(found, small=trunk, text=trunk, rank=sizes.rank, begun=begun_too)
+    return found
+
+
+def _long_enough(model: transformer.Config, length: int, name: str) -> transformer.Config:
+    """The network of a name, which must know as many positions as the longest text has tokens. Raises InputError."""
+    if model.max_length < length:
+        raise InputError(f"{name}: reads {model.max_length} tokens, expected {length}, the longest of model.*_length")
+    return model

@@ -24,6 +24,12 @@ def fresh(key: jax.Array, agents: learner_state.Config, count: int) -> learner_s
     return replicas.start(learner_state.init(key, agents), count, jax.random.fold_in(key, 2))
 
 
+@jax.jit
+def begun(state: learner_state.State, base: Params) -> learner_state.State:
+    """With a base of published weights, and an actor that begins as it."""
+    return _with(state, {"base": base, "actor": actor.from_base(base)})
+
+
 @partial(jax.jit, static_argnums=2)
 def with_judge(state: learner_state.State, fitted: Params, agents: learner_state.Config) -> learner_state.State:
     """With the judge as it was fitted."""

@@ -25,6 +25,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from aco_jax import (
+    beginnings,
     checkpoints,
     learner,
     learner_state,
@@ -142,17 +143,22 @@ def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Des
 
 
 def start(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk) -> Run:
-    """A run in which nothing has been learned."""
+    """A run in which nothing has been learned, but for what published weights know."""
+    key = jax.random.key(config.seed)
+    state = stages.fresh(key, agents, config.train.replicas)
+    if config.model.base:
+        params = beginnings.base(key, config.model.base, desk.tokenizer, agents.base.model)
+        state = stages.begun(state, params)
     return Run(
-        state=stages.fresh(jax.random.key(config.seed), agents, config.train.replicas),
+        state=state,
         believed=supervision.init(desk.problem, config.seed),
         logits=np.zeros(desk.problem.record.shape, np.float32),
     )
 
 
-def parameters(run: Run, agents: learner_state.Config) -> dict[str, Params]:
-    """The agents' merged parameters, on the host."""
-    return learner_state.trees(replicas.first(run.state.averaged.params), agents)
+def parameters(run: Run, agents: learner_state.Config, trunk: Params | None = None) -> dict[str, Params]:
+    """The agents' merged parameters, on the host, adapters beside the trunk where it is given."""
+    return learner_state.trees(replicas.first(run.state.averaged.params), agents, trunk)
 
 
 def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh) -> Iterator[Step]:
@@ -249,7 +255,7 @@ def _graduate(config, agents, mesh, run: Run):
 
 
 def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
-    params = parameters(run, agents)
+    params = parameters(run, agents, desk.trunk)
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
     state, metrics = advance(run.state, material, shared)
     if number == 0:

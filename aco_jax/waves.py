@@ -82,7 +82,7 @@ class _Lists:
         self, config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, rows: np.ndarray
     ) -> None:
         self.rows = rows
-        self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents), rows)
+        self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents, desk.trunk), rows)
         self._believed, self._texts = run.believed, jnp.asarray(desk.texts)
         self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
         policy = learner_state.policy_table(self._team.params["actor"], agents)

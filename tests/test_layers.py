@@ -22,7 +22,19 @@ LAYERS = (
     ("learner_state", "play", "hollow", "targets", "learner", "pretraining", "replicas", "stages"),
     (
         *("checkpoints", "configuration", "progress", "svg", "report", "baselines", "evaluation"),
-        *("settings", "desk", "inquiry", "prepare", "train", "adapt", "waves", "probes", "statements", "answer"),
+        *(
+            "beginnings",
+            "settings",
+            "desk",
+            "inquiry",
+            "prepare",
+            "train",
+            "adapt",
+            "waves",
+            "probes",
+            "statements",
+            "answer",
+        ),
         *("ask", "export"),
     ),
 )

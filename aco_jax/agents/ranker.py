@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from aco_jax.models import distillation, judge, transformer
+from aco_jax.models import distillation, judge, lora, transformer
 from aco_jax.ops import likelihood, masking, policy_gradient, ranking
 from aco_jax.types import UNRELATED, Belief, Candidates, Metrics, Params, Ranking
 
@@ -36,6 +36,7 @@ class Config:
     temperature: float = 0.3  # of the sampled order
     distil_weight: float = 0.5  # of the teacher in the reader's loss
     bits: int = 8  # of the reader's weights at inference, 8 or 4
+    rank: int = 0  # of the reader's adapters of a trunk that others share; 0: the reader is its own
     duplicate_start: float = 2.0  # standard deviations
     duplicate_full: float = 3.0
 
@@ -53,7 +54,7 @@ def init(key: chex.PRNGKey, config: Config) -> Params:
     reader_key, judge_key = jax.random.split(key)
     relations = config.judge.relations
     return {
-        "reader": transformer.init(reader_key, config.model),
+        "reader": lora.fresh(reader_key, config.model, config.rank),
         "judge": judge.init(judge_key, config.judge),
         "weights": jnp.zeros((config.judge.members, relations, 4)),
         "verdict": jnp.zeros((relations + 1, len(VERDICT_EDGES) + 1)),

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from aco_jax.models import transformer
+from aco_jax.models import lora, transformer
 from aco_jax.ops import divergence, masking, preference, sequences
 from aco_jax.types import Metrics, Params, Preference
 
@@ -35,6 +35,7 @@ class Config:
     model: transformer.Config  # decoder-only
     evidence_size: int  # F
     relations: int = 1  # Y
+    rank: int = 0  # of the adapters of a trunk that others share; 0: the trunk is its own
     evidence_heads: int = 2
     evidence_width: int = 32
     scalar_heads: int = 1
@@ -95,7 +96,7 @@ class EvidenceHead(nn.Module):
 def init(key: chex.PRNGKey, config: Config) -> Params:
     """Parameters {'trunk', 'start', 'heads', 'evidence'}; 'start' is a copy of the trunk, never trained."""
     trunk_key, head_key, evidence_key = jax.random.split(key, 3)
-    trunk = transformer.init(trunk_key, config.model)
+    trunk = lora.fresh(trunk_key, config.model, config.rank)
     shape = (
         config.model.width,
         config.text_heads + config.gaussian_heads,

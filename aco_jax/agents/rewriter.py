@@ -20,7 +20,7 @@ import numpy as np
 from flax import struct
 
 from aco_jax.data.tokens import Special
-from aco_jax.models import distillation, generate, quantization, transformer
+from aco_jax.models import distillation, generate, lora, quantization, transformer
 from aco_jax.ops import policy_gradient, sequences
 from aco_jax.types import Metrics, Params
 
@@ -38,6 +38,7 @@ class Config:
     temperature: float = 1.0  # of that KL
     reverse: bool = False  # that KL the other way round
     bits: int = 8  # of the weights at inference, 8 or 4
+    rank: int = 0  # of the adapters of a trunk that others share; 0: the network is its own
 
 
 @struct.dataclass
@@ -65,8 +66,8 @@ def smaller(model: transformer.Config) -> transformer.Config:
 
 
 def init(key: chex.PRNGKey, config: Config) -> Params:
-    """Fresh parameters of the language model."""
-    return transformer.init(key, config.model)
+    """Fresh parameters of the language model, or adapters."""
+    return lora.fresh(key, config.model, config.rank)
 
 
 @functools.partial(jax.jit, static_argnames=("config",))

@@ -197,7 +197,16 @@ def from_pretrained(path: str | Path) -> Tokenizer:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected a tokenizer's")
     backend = _plain(_from_file(folder) if (folder / "tokenizer.json").is_file() else _convert(folder))
-    return Tokenizer(backend, Special.at(max(backend.get_vocab().values()) + 1), 0)
+    return _extended(backend)
+
+
+def from_json(text: str) -> Tokenizer:
+    """A Hugging Face tokenizer of what its tokenizer.json says, the specials appended. Raises InputError."""
+    try:
+        backend = _plain(tokenizers.Tokenizer.from_str(text))
+    except Exception as error:  # the library raises the bare class
+        raise InputError(f"{error}, expected a tokenizer.json") from None
+    return _extended(backend)
 
 
 def translate(rows: np.ndarray, written: Tokenizer, read: Tokenizer, length: int) -> np.ndarray:
@@ -245,6 +254,10 @@ def pad(ids: Sequence[Sequence[int]], length: int) -> np.ndarray:
     for row, source in zip(found, ids, strict=True):
         row[: len(source)] = source[:length]
     return found
+
+
+def _extended(backend: tokenizers.Tokenizer) -> Tokenizer:
+    return Tokenizer(backend, Special.at(max(backend.get_vocab().values()) + 1), 0)
 
 
 def _fair_limit(sizes: Sequence[int], room: int) -> int:

@@ -80,5 +80,11 @@ class Config:
         return self.architecture.head_width or self.width // self.heads
 
     @property
+    def layer_weights(self) -> int:
+        """About how many weights the layers have: what reading a token costs."""
+        mlp = (3 if self.architecture.gated else 2) * self.mlp_width
+        return (self.encoder_layers + self.decoder_layers) * self.width * (4 * self.heads * self.head_width + mlp)
+
+    @property
     def kv_heads(self) -> int:
         return self.architecture.kv_heads or self.heads

@@ -156,6 +156,8 @@ def sample(
         cache, first = _prompt(params, config, source, bos, length)
         before = source.shape[1] - (bos is None)
     else:
+        if bos is None:
+            raise ValueError("bos is None, expected a token where no prompt begins the rows")
         first = jnp.full((rows,), bos, jnp.int32)
         cache = transformer.start(params, config, source, rows, length)
     if source is None and begun.shape[1]:

@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from aco_jax.models import transformer
+from aco_jax.models.config import Config
 from aco_jax.types import Params
 
 
@@ -25,6 +27,27 @@ def init(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], b
     if rank < 1:
         raise ValueError(f"rank {rank} must be at least 1")
     return _grow(key, params, rank, chosen, "")
+
+
+def fresh(key: chex.PRNGKey, config: Config, rank: int) -> Params:
+    """Adapters of this rank for a network of this form, whose parameters are elsewhere; with rank 0 a network."""
+    if not rank:
+        return transformer.init(key, config)
+    return init(key, jax.eval_shape(lambda: transformer.init(jax.random.key(0), config)), rank)
+
+
+def folded(params: Params) -> Params:
+    """Parameters with attached adapters added in, and without them: as `merge` gives, once and for all."""
+    found: Params = {}
+    for name, node in params.items():
+        if not isinstance(node, dict):
+            found[name] = node
+        elif "low_in" in node:
+            rest = {part: leaf for part, leaf in node.items() if part not in ("low_in", "low_out")}
+            found[name] = rest | {"kernel": node["kernel"] + node["low_in"] @ node["low_out"]}
+        else:
+            found[name] = folded(node)
+    return found
 
 
 def share(

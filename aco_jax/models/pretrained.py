@@ -114,8 +114,7 @@ def to_hugging_face(
     Raises:
       ValueError: no published family has this network, or heads were given for one with an encoder.
     """
-    if config.architecture.position == "interleaved":
-        params, config = _halves_apart(params, config)
+    params, config = halves_apart(params, config)
     place, published = Path(folder), family_settings.settings_of(config) | {"torch_dtype": "float32"}
     flat = {
         families.published_name(config, name): np.ascontiguousarray(_turned(name, leaf))
@@ -144,8 +143,10 @@ def _open(place: Path) -> tuple[transformer.Config, dict[str, np.ndarray]]:
         raise ValueError(f"{place / CONFIG}: {error}") from error
 
 
-def _halves_apart(params: Params, config: transformer.Config) -> tuple[Params, transformer.Config]:
-    """The same network whose rotated pairs are an entry and the one half a head further."""
+def halves_apart(params: Params, config: transformer.Config) -> tuple[Params, transformer.Config]:
+    """The same network whose rotated pairs are an entry and the one half a head further, not neighbours."""
+    if config.architecture.position != "interleaved":
+        return params, config
     width = config.head_width
 
     def move(path: tuple[jax.tree_util.DictKey, ...], leaf: chex.Array) -> chex.Array:

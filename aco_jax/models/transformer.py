@@ -226,7 +226,7 @@ def align_left(tokens: chex.Array, pad: int = PAD) -> chex.Array:
 
 
 def ending_together(tokens: chex.Array, pad: int = PAD, bos: int | chex.Array | None = None) -> chex.Array:
-    """Tokens [B, T] with each row's padding moved to its left end, and the begin token before them where there is one."""
+    """Tokens [B, T] with each row's padding moved to its left end, and the begin token, if any, before them."""
     tokens = tokens.astype(jnp.int32)
     if bos is not None:
         tokens = jnp.concatenate([jnp.full_like(tokens[:, :1], bos), tokens], axis=1)

@@ -80,7 +80,7 @@ def study(workdir: Path, data: str | None) -> Returns:
     tables = configuration.load_folder(config.data, Path(data)) if data else None
     dataset = tables or configuration.load(config.data, workdir, config.seed)
     config, agents, desk, run = answer.restore(workdir, dataset)
-    params, number = training.parameters(run, agents), int(replicas.first(run.state.merges))
+    params, number = training.parameters(run, agents, desk.trunk), int(replicas.first(run.state.merges))
     scale, edges = replicas.first((run.state.averaged.scale, run.state.edges))
     taught = jnp.argmax(learner_state.policy_table(params["actor"], agents), axis=1)
     fixed = jnp.argmax(jnp.asarray(states.fixed_policy(agents.environment.bins)), axis=1)

@@ -42,6 +42,9 @@ def get_config() -> ConfigDict:
     model.text_length = 28  # tokens of a record as the reward model reads it
     model.reason_length = 12  # tokens of a reason
     model.int4 = False  # weights of rewriter and reader at inference; else int8
+    model.base = ""  # published weights that base and actor begin from: a folder, or an installed package
+    model.trunk = ""  # those of a decoder that rewriter, reader and reward model learn adapters of; a GGUF file too
+    model.rank = 8  # of these adapters
     model.published = False  # in T5's form, the reward's in Llama's: what experiments/export.py can write
 
     # Length of the run; budgets are in steps, for clocks would break exact resume
@@ -50,6 +53,7 @@ def get_config() -> ConfigDict:
     train.pretrain_steps = 24  # steps a supervised round
     train.pretrain_batch = 16  # examples a step, of all replicas together
     train.pretrain_rate = 3e-3  # highest learning rate of the supervised start; cosine to 0
+    train.begun_rate = 3e-4  # the highest rate of agents that begin from published weights
     train.rounds = 12  # rounds of prepare, play, learn, merge
     train.merge_every = 4  # local steps a round
     train.replicas = 2  # spread over the devices there are
