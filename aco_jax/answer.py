@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, statements, supervision, waves
+from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, progress, statements, supervision, waves
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import ranker
@@ -61,11 +61,9 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     agents, run = _learned(workdir, config, desk)
     walked = waves.walk(config, agents, desk, run) if config.train.rounds else None
     found = judged(agents, desk, run, walked)
-    rows, expected = statements.conclude(dataset, found)
-    statements.write_relations(workdir / "relations.csv", rows)
+    rows, expected = keep(workdir, dataset, found)
     joined = statements.clusters(dataset, rows)
     statements.write_clusters(workdir / "clusters.csv", dataset, joined)
-    np.savez(workdir / KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
     path = workdir / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["seconds"]["relating"] = round(time.monotonic() - start, 1)
@@ -89,8 +87,17 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     summary["examples"] = examples(config, agents, desk, run, shown)
     if walked is not None:
         _probe(summary, config, agents, desk, run)
+    summary["peak_memory"] = progress.peak_memory()
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return rows, summary
+
+
+def keep(workdir: Path, dataset: Dataset, found: Judged) -> tuple[list[Row], dict[str, dict[str, float]]]:
+    """Writes relations.csv, and what they follow from for whoever asks of other pairs; returns rows and estimates."""
+    rows, expected = statements.conclude(dataset, found)
+    statements.write_relations(workdir / "relations.csv", rows)
+    np.savez(workdir / KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
+    return rows, expected
 
 
 def _probe(

@@ -299,17 +299,8 @@ def share(
         penalties: agent -> [B].
         baseline: [B], the shared value of where each walk began, in units of R.
     """
-    truth, planted = flat(batch.belief.relation), batch.belief.planted
-    tables = shared_reward.confusions(decision, truth, planted, batch.missed)
-    votes = _votes(ranked.members)
-    consensus = _votes(jnp.mean(ranked.members, axis=0)[None])[0]
-    agreement = shared_reward.agreement(
-        votes.reshape(votes.shape[0], -1),
-        consensus.reshape(-1),
-        flat(batch.candidates.record >= 0).reshape(-1),
-    )
-    score = shared_reward.score(jnp.sum(tables, axis=0), agreement, agreement_weight)
-    credit = shared_reward.credits(tables, planted)
+    tables, score = confusions(batch, decision), shared_score(batch, ranked, decision, agreement_weight)
+    credit = shared_reward.credits(tables, batch.belief.planted)
 
     def advantage(penalty: chex.Array) -> chex.Array:
         mine = shared_reward.agent_reward(score.reward + credit, penalty, penalty_weight)
@@ -322,6 +313,25 @@ def share(
         penalties={name: jnp.mean(penalty) for name, penalty in penalties.items()},
         **{name: advantage(penalty) for name, penalty in penalties.items()},
     )
+
+
+def confusions(batch: Batch, decision: chex.Array) -> chex.Array:
+    """Each anchor's confusion table [B, Y + 1, Y + 1] of hard decisions [B, L]."""
+    return shared_reward.confusions(decision, flat(batch.belief.relation), batch.belief.planted, batch.missed)
+
+
+def shared_score(
+    batch: Batch, ranked: Ranked, decision: chex.Array | None, agreement_weight: float
+) -> shared_reward.Score:
+    """The shared reward of hard decisions [B, L] and its parts; where none are given, of the ranker's own."""
+    votes, consensus = _votes(ranked.members), _votes(jnp.mean(ranked.members, axis=0)[None])[0]
+    agreement = shared_reward.agreement(
+        votes.reshape(votes.shape[0], -1),
+        consensus.reshape(-1),
+        flat(batch.candidates.record >= 0).reshape(-1),
+    )
+    table = jnp.sum(confusions(batch, consensus if decision is None else decision), axis=0)
+    return shared_reward.score(table, agreement, agreement_weight)
 
 
 def _posterior(score: chex.Array, candidates: Candidates) -> chex.Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,12 @@ from tqdm import tqdm
 
 FILE = "metrics.jsonl"
 Row = dict[str, Any]  # "step": int, and "stage/name": float, or None where it was not finite
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has held so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class MetricsWriter:

@@ -176,7 +176,9 @@ def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, 
         yield "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
 
-def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh, run: Run):
+def believe(
+    config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh, run: Run, rounds: int = JUDGING
+) -> tuple[Run, dict[str, float]]:
     """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
     believed, evidence = run.believed, jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     metrics: dict[str, float] = {}
@@ -188,7 +190,7 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
         return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
 
-    for number in range(JUDGING):
+    for number in range(rounds):
         if not np.any(believed.weight):
             break  # nothing to learn from
         lessons = proposed = supervision.propose(desk.problem, believed)
@@ -205,7 +207,7 @@ def believe(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
         kept = believed.fold
         said = judge.judged_lists(params, settings, proposed[0].evidence[:, 0], proposed[2])[..., 0]
         checked = supervision.check(desk.problem, believed, proposed, said)
-        last = number == JUDGING - 1
+        last = number == rounds - 1
         believed = supervision.update(desk.problem, believed, logits, checked=checked, stating=last)
         metrics = {
             "ranker/judge_loss": float(found["judge_loss"]),

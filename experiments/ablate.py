@@ -21,6 +21,8 @@ import launch
 SWITCHES: dict[str, cells.Overrides] = {
     "all": {},
     "no agents": {"train.rounds": 0, "train.pretrain_rounds": 0},
+    "fixed policy": {"train.rounds": 0},  # the posterior at one threshold: nothing is learned by reward, nobody walks
+    "evidence only": {"agents.rates.ranker": 0.0},  # the ranker never learns to weigh what it reads
     "no rewriting": {"train.rewrites": 0},
     "no reading": {"environment.token_cost": 1000.0},
     "base frozen": {"agents.rates.base": 0.0},

@@ -38,6 +38,7 @@ class Cell:
     switch: str
     overrides: Overrides
     start: Overrides | None = None  # of the run whose supervised stages it takes
+    config: str = "folder"  # of experiments/configs/
 
     @property
     def name(self) -> str:
@@ -127,11 +128,11 @@ def quarters(rows: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, floa
 
 def _run(cell: Cell, workdir: Path, split: str) -> dict[str, Any]:
     if cell.start is not None and not workdir.exists():
-        _take_start(Cell(cell.data, cell.seed, "start", {**cell.start, "train.rounds": 0}), workdir)
+        _take_start(Cell(cell.data, cell.seed, "start", {**cell.start, "train.rounds": 0}, None, cell.config), workdir)
     start = time.monotonic()
     _train(cell, workdir)
     seconds = time.monotonic() - start
-    scores = json.loads(_call("evaluate.py", f"--workdir={workdir}", f"--split={split}").splitlines()[-1])
+    scores = scored(workdir, split)
     summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
     return {
         "data": cell.data.name,
@@ -145,9 +146,14 @@ def _run(cell: Cell, workdir: Path, split: str) -> dict[str, Any]:
     }
 
 
+def scored(workdir: Path, split: str) -> dict[str, Any]:
+    """What evaluate.py says of a finished run. Raises InputError."""
+    return json.loads(_call("evaluate.py", f"--workdir={workdir}", f"--split={split}").splitlines()[-1])
+
+
 def _train(cell: Cell, workdir: Path) -> None:
     changed = [f"--config.{name}={value}" for name, value in {"seed": cell.seed, **cell.overrides}.items()]
-    config = f"--config={HERE / 'configs' / 'folder.py'}"
+    config = f"--config={HERE / 'configs' / cell.config}.py"
     _call("aco.py", config, f"--config.data.path={cell.data}", f"--workdir={workdir}", *changed)
 
 

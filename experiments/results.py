@@ -1,9 +1,9 @@
 """The table of results: every data set, several seeds, beside both baselines of the same run.
 
-    python experiments/results.py --data=DIR,DIR --seeds=3 --out=runs/results
+    python experiments/results.py --data=DIR,DIR --seeds=3 --out=runs/results [--config=folder|minilm|smollm2]
 
 A cell is one run of the main job with the defaults and has one JSON file; the same command goes on where it stopped.
-Machine: 2 cores, no accelerator; about five minutes a cell.
+Another config needs a folder of its own. Machine: 2 cores, no accelerator; about five minutes a cell.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ STAGES = (
 
 def main() -> None:
     folders = [Path(folder) for folder in flags.FLAGS.data]
-    wanted = [cells.Cell(folder, seed, "all", {}) for folder in folders for seed in range(flags.FLAGS.seeds)]
+    seeds, config = range(flags.FLAGS.seeds), flags.FLAGS.config
+    wanted = [cells.Cell(folder, seed, "all", {}, None, config) for folder in folders for seed in seeds]
     found = cells.run(wanted, Path(flags.FLAGS.out), flags.FLAGS.split)
-    print(f"{'data':<18}{'ACO F1':>16}{cells.BASELINES}{'weighted F1':>13}{'all no':>8}{'seconds':>9}")
+    print(f"{'data':<18}{'ACO F1':>16}{cells.BASELINES}{'weighted F1':>13}{'all no':>8}{'seconds':>9}{'GB':>6}")
     for folder in folders:
         print(line(folder.name, [cell for cell in found if cell["data"] == folder.name]))
     print(f"\n{'stage, first quarter to last':<34}{'first':>10}{'last':>10}{'change, 95% interval':>28}")
@@ -62,7 +63,8 @@ def line(name: str, runs: Sequence[dict[str, Any]]) -> str:
     seconds = max(run["wall_seconds"] for run in runs)
     nothing = 100 * scores[0]["all_negative_weighted_f1"]
     ours = f"{name:<18}{mean:>9.1f}{cells.plus_minus(deviation)}{cells.baselines(scores[0])}"
-    return f"{ours}{weighted:>13.1f}{nothing:>8.1f}{seconds:>9.0f}"
+    memory = max(run["summary"]["peak_memory"] for run in runs) / 1e9
+    return f"{ours}{weighted:>13.1f}{nothing:>8.1f}{seconds:>9.0f}{memory:>6.1f}"
 
 
 def stage(name: str, runs: Sequence[dict[str, Any]]) -> str:
@@ -81,4 +83,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("seeds", 3, "runs of each", lower_bound=1)
     flags.DEFINE_string("out", "runs/results", "folder of the cells")
     flags.DEFINE_string("split", "valid", "which labelled pairs")
+    flags.DEFINE_enum(
+        "config", "folder", ["folder", "minilm", "smollm2"], "which of experiments/configs/ the runs have"
+    )
     launch.run(main)

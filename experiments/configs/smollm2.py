@@ -1,4 +1,4 @@
-"""Any folder of tables; rewriter, reader and reward model are adapters of SmolLM2-135M, whose vocabulary all agents have.
+"""Any folder of tables; rewriter, reader and reward model are adapters of SmolLM2-135M, and all agents have its tokens.
 
     make setup-pretrained
     python experiments/aco.py --config=experiments/configs/smollm2.py --config.data.path=DIR --workdir=W
