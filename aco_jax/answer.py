@@ -31,6 +31,10 @@ from aco_jax.settings import TrainConfig, learner_config
 from aco_jax.statements import Judged, Row
 from aco_jax.types import UNRELATED, Candidates, Params
 
+DISTRUSTED = (
+    "The trained actor did not relate the tables: on planted copies its decisions are worth {:.3f}, "
+    "those of the fixed policy that it began as {:.3f}."
+)
 EXAMPLES = 8  # stated relations shown with their reasons
 KEPT = "judged.npz"  # what was found of the run's own tables
 # Of what is stated: a judge that taught itself is too sure. The least log loss on catalogues of the generator, at the
@@ -48,7 +52,7 @@ def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[
     kept = _kept(workdir, dataset)
     if kept is None:
         config, agents, desk, run = restore(workdir, dataset)
-        kept = judged(agents, desk, run, waves.walk(config, agents, desk, run) if config.train.rounds else None)
+        kept = judged(agents, desk, run, _walked(config, agents, desk, run)[0])
     return statements.rows_of(dataset, kept, pairs)
 
 
@@ -59,7 +63,7 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     """
     start, config, dataset = time.monotonic(), _config(workdir), desk.dataset
     agents, run = _learned(workdir, config, desk)
-    walked = waves.walk(config, agents, desk, run) if config.train.rounds else None
+    walked, trial = _walked(config, agents, desk, run)
     found = judged(agents, desk, run, walked)
     rows, expected = keep(workdir, dataset, found)
     joined = statements.clusters(dataset, rows)
@@ -67,6 +71,10 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     path = workdir / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["seconds"]["relating"] = round(time.monotonic() - start, 1)
+    if trial is not None:
+        summary["trial"] = {"actor": trial.actor, "fixed policy": trial.fixed}
+        if not trial.trusted:
+            summary["notes"].append(DISTRUSTED.format(trial.actor, trial.fixed))
     if walked is not None:
         summary["tokens"]["read by the actor"] = walked.tokens
         summary["counts"] |= {
@@ -90,6 +98,16 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
     summary["peak_memory"] = progress.peak_memory()
     path.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return rows, summary
+
+
+def _walked(
+    config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run
+) -> tuple[waves.Walked | None, waves.Trial | None]:
+    """What became of the open lists, and who walked them; nothing where no actor was trained."""
+    if not config.train.rounds:
+        return None, None
+    trial = waves.trial(config, agents, desk, run)
+    return waves.walk(config, agents, desk, run, trial.choice), trial
 
 
 def keep(workdir: Path, dataset: Dataset, found: Judged) -> tuple[list[Row], dict[str, dict[str, float]]]:

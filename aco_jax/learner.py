@@ -84,7 +84,7 @@ def local_step(state: State, batch: play.Batch, tables: Tables, config: Config) 
     (_, (metrics, td_error)), (grads, in_table) = backward(state.averaged.params, log_policy)
     grads["actor"] = grads["actor"] + table_gradient(in_table)[0]
     # The critic leads: an advantage by values that know nothing yet would unteach the actor.
-    lead = jnp.minimum(1.0, (state.step + 1) / max(1.0, config.critic_lead * config.steps))
+    lead = jnp.clip((state.step + 1 - config.warm_up) / max(1.0, config.critic_lead * config.steps), 0.0, 1.0)
     rates = dataclasses.asdict(config.rates)
     rates |= {"actor": lead * rates["actor"]} | ({"null_shift": config.null_shift.rate} if config.null_shift else {})
     # In the rounds the ranker learns what is laid on top of the judge, not its reader.

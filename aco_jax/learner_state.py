@@ -51,7 +51,8 @@ class Config:
     adam_eps: float = 1e-6  # well above the rounding noise of gradients that are 0 but for it
     steps: int = 100  # local steps of the run, over which exploration is annealed
     merge_every: int = 4  # local steps of a round
-    critic_lead: float = 0.25  # share of the steps over which the actor's rate rises
+    warm_up: int = 4  # local steps in which the actor does not learn: the reward model knows little yet
+    critic_lead: float = 0.25  # share of the steps over which its rate rises from there on
     pretrain_steps: int = 200  # supervised steps of the run, over which their rate falls to 0
     replay_capacity: int = 4096  # transitions of this replica's shard
     replay_batch: int = 128
@@ -112,9 +113,7 @@ def init(key: chex.PRNGKey, config: Config) -> State:
     """A replica that has learned nothing; the actor starts as a copy of the base."""
     params = {name: vector(tree) for name, tree in _fresh(key, config).items()}
     bins = config.environment.bins
-    memory = replay.init(
-        config.replay_capacity, len(states.RAW), config.priority_exponent, ranked=config.priority_ranks
-    )
+    memory = empty_memory(config)
     averaged = Averaged(
         params=params,
         moments={name: adam(config).init(flat) for name, flat in params.items()},
@@ -136,6 +135,11 @@ def init(key: chex.PRNGKey, config: Config) -> State:
         merges=jnp.zeros((), jnp.int32),
         key=jax.random.fold_in(key, 1),
     )
+
+
+def empty_memory(config: Config) -> replay.State:
+    """A replica's replay before it has seen anything."""
+    return replay.init(config.replay_capacity, len(states.RAW), config.priority_exponent, ranked=config.priority_ranks)
 
 
 def trees(vectors: dict[str, chex.Array], config: Config, trunk: Params | None = None) -> dict[str, Params]:

@@ -47,6 +47,7 @@ class RunConfig:
     pretrain_rate: float = bounded(3e-3, 0, 1)
     begun_rate: float = bounded(3e-4, 0, 1)  # the highest of agents that begin from published weights
     rounds: int = bounded(12, 0)
+    warm_up: float = bounded(0.25, 0, 1)  # share of the rounds before the actor learns, one at least
     merge_every: int = bounded(4, 1)
     replicas: int = bounded(2, 1, 1024)
     anchors_per_step: int = bounded(16, 2, 4096)  # B of each replica
@@ -57,6 +58,10 @@ class RunConfig:
     temperature: float = bounded(0.5, 0, 10)  # of asking and rewriting
     walks: int = bounded(1024, 1)  # lists that the actor walks at most when tables are related, the most open first
     keep: int = bounded(3, 1)  # checkpoints
+
+    @property
+    def warm_up_rounds(self) -> int:
+        return max(1, round(self.warm_up * self.rounds))
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         clip=agents.clip,
         steps=config.train.rounds * config.train.merge_every,
         merge_every=config.train.merge_every,
+        warm_up=config.train.merge_every * config.train.warm_up_rounds,
         pretrain_steps=max(1, config.train.pretrain_rounds * config.train.pretrain_steps),
         replay_capacity=max(
             agents.replay_capacity // config.train.replicas, config.train.anchors_per_step * walk.max_steps

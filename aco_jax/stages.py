@@ -1,7 +1,7 @@
 """What happens to the replicas' states between two stages of a run, once and in all replicas alike.
 
-They begin equal; the judge that was fitted on the host is put in; the actor is taught after the supervised start; and
-after the warm-up round the bins of the states are fitted.
+They begin equal; the judge that was fitted on the host is put in; the actor is taught after the supervised start; after
+the first round the bins of the states are fitted; and some rounds later the actor begins to learn.
 """
 
 from __future__ import annotations
@@ -73,6 +73,23 @@ def after_warm_up(state: learner_state.State, agents: learner_state.Config) -> l
         edges=_spread(edges, count),
         memory=jax.vmap(lambda memory: replay.recode(memory, encode))(state.memory),
         counts=_spread(transitions.init(bins.state_count, bins.action_count), count),
+    )
+
+
+@partial(jax.jit, static_argnums=1)
+def actor_begins(state: learner_state.State, agents: learner_state.Config) -> learner_state.State:
+    """Where the actor begins to learn: the replay and the actor's moments begin anew.
+
+    What they hold was rewarded by a reward model that had learned nothing yet. One run in ten of those on
+    Amazon-Google found out from it that nothing is worth stating, and kept to that.
+    """
+    count, memory = state.step.shape[0], learner_state.empty_memory(agents)
+    moments = state.averaged.moments | {"actor": jax.tree.map(jnp.zeros_like, state.averaged.moments["actor"])}
+    return dataclasses.replace(
+        state,
+        averaged=dataclasses.replace(state.averaged, moments=moments),
+        memory=_spread(memory, count),
+        shards=_spread(replay.exchange(memory), count),
     )
 
 

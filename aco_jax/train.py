@@ -262,6 +262,8 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     state, metrics = advance(run.state, material, shared)
     if number == 0:
         state = replicas.place(stages.after_warm_up(state, agents), mesh)
+    if number == config.train.warm_up_rounds - 1:
+        state = replicas.place(stages.actor_begins(state, agents), mesh)
     return dataclasses.replace(run, state=state), metrics | measured | visits(state, agents)
 
 

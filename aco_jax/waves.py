@@ -1,5 +1,7 @@
 """Walks the lists with a trained actor, greedily, and computes what it asks for where it asks for it.
 
+Before that the actor shows on planted copies that it decides no worse than the policy it began as (`trial`).
+
 Lists that the evidence settles are not walked: a language model has nothing to add there that is worth its price. In a
 wave each of the others goes on until it ends or wants what is not there: a reading, or the rewriter's rows. What is
 wanted is then computed for those lists alone, and the next wave has only them.
@@ -41,11 +43,26 @@ class Walked:
     tokens: int  # read
 
 
-def walk(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> Walked:
-    """Lets the actor walk every list that is open to its end."""
+@dataclass(frozen=True)
+class Trial:
+    """The shared reward of the trained actor and of the fixed policy on planted copies, and who is to walk."""
+
+    actor: float
+    fixed: float
+    choice: np.ndarray  # [S] int32, an action for each state
+
+    @property
+    def trusted(self) -> bool:
+        return self.actor >= self.fixed
+
+
+def walk(
+    config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, choice: np.ndarray
+) -> Walked:
+    """Lets the policy choice [S] walk every list that is open to its end."""
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
     rows = unsettled(desk.problem.place, np.asarray(run.believed.posterior), config.train.walks)
-    lists = _Lists(config, agents, desk, run, rows)
+    lists = _Lists(config, agents, desk, run, rows, choice)
     going = np.arange(len(lists.rows))
     with progress.bar(len(going), "relating", unit="list") as bar:
         while len(going):
@@ -56,6 +73,34 @@ def walk(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, ru
             bar.update(int((wants == _NOTHING).sum()))
             going = going[wants != _NOTHING]
     return lists.walked()
+
+
+def trial(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> Trial:
+    """The actor beside the fixed policy it began as, on the copies of a round that was not played.
+
+    Their answers are planted, so no label is needed to see an actor that has learned the wrong thing: then the fixed
+    policy is to walk.
+    """
+    copies = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0, temperature=0.0))
+    params, number = training.parameters(run, agents, desk.trunk), int(replicas.first(run.state.merges))
+    material, _ = prepare.round_material(desk, copies, agents, params, run.believed, number)
+    batch = jax.tree.map(lambda x: jnp.asarray(x.reshape(math.prod(x.shape[:3]), *x.shape[3:])), material)
+    scale, edges = replicas.first((run.state.averaged.scale, run.state.edges))
+    count = len(batch.anchor)
+    ready, pending = jnp.ones(batch.candidates.record.shape, bool), jnp.zeros(count, bool)
+    problem, _ = pose(params, scale, agents, jnp.asarray(desk.texts), batch, jnp.zeros(count), ready, pending)
+    table = learner_state.policy_table(params["actor"], agents)
+    choices = [table, jnp.asarray(states.fixed_policy(agents.environment.bins))]
+    actor, fixed = (np.asarray(jnp.argmax(policy, axis=1), np.int32) for policy in choices)
+    ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0)
+
+    def reward(choice: np.ndarray) -> float:
+        final = environment.start(play.flat(batch.candidates.record >= 0), pending)
+        final, *_ = _walk(agents.environment, edges, problem, jnp.asarray(choice), final)
+        return float(play.shared_score(batch, ranked, final.decision, agents.agreement_weight).reward)
+
+    ours, theirs = reward(actor), reward(fixed)
+    return Trial(ours, theirs, actor if ours >= theirs else fixed)
 
 
 def unsettled(place: np.ndarray, posterior: np.ndarray, most: int) -> np.ndarray:
@@ -79,14 +124,19 @@ class _Lists:
     """
 
     def __init__(
-        self, config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, rows: np.ndarray
+        self,
+        config: TrainConfig,
+        agents: learner_state.Config,
+        desk: desks.Desk,
+        run: training.Run,
+        rows: np.ndarray,
+        choice: np.ndarray,
     ) -> None:
         self.rows = rows
         self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents, desk.trunk), rows)
         self._believed, self._texts = run.believed, jnp.asarray(desk.texts)
         self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
-        policy = learner_state.policy_table(self._team.params["actor"], agents)
-        self._greedy = jnp.argmax(policy, axis=1).astype(jnp.int32)
+        self._greedy = jnp.asarray(choice, jnp.int32)
         prior = np.asarray(run.believed.prior)[desk.problem.kind[rows]]
         self._shift = np.log(prior / (1 - prior)).astype(np.float32)
         parts = [self._ask(block) for block in _blocks(rows)]

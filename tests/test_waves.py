@@ -31,6 +31,7 @@ def test_where_the_evidence_settles_every_list_nothing_is_walked(
     agents = settings.learner_config(tiny, desk.dataset, desk.tokenizer)
     run = train.start(tiny, agents, desk)
     sure = dataclasses.replace(run.believed, posterior=np.ones_like(run.believed.posterior))
-    walked = waves.walk(tiny, agents, desk, dataclasses.replace(run, believed=sure))
+    choice = np.zeros(agents.environment.bins.state_count, np.int32)
+    walked = waves.walk(tiny, agents, desk, dataclasses.replace(run, believed=sure), choice)
     assert walked.record.shape == walked.decision.shape == (0, walked.revealed.shape[1])
     assert walked.tokens == 0

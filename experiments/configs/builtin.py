@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     train.pretrain_rate = 3e-3  # highest learning rate of the supervised start; cosine to 0
     train.begun_rate = 3e-4  # the highest rate of agents that begin from published weights
     train.rounds = 12  # rounds of prepare, play, learn, merge
+    train.warm_up = 0.25  # share of the rounds before the actor learns: the reward model knows little yet
     train.merge_every = 4  # local steps a round
     train.replicas = 2  # spread over the devices there are
     train.anchors_per_step = 16  # B, of each replica
