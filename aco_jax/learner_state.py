@@ -29,7 +29,7 @@ class Rates:
     base: float = 1e-4
     rewriter: float = 1e-4
     ranker: float = 5e-3  # of what is laid on top of the judge, a handful of numbers
-    reward: float = 1e-3
+    reward: float = 3e-3  # slower, what it says is still wrong when the actor begins to learn
     critic: float = 3e-3
     actor: float = 1e-3
 

@@ -14,7 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aco_jax import answer, checkpoints, configuration, learner, learner_state, play, prepare, replicas, settings, train
+from aco_jax import (
+    answer,
+    checkpoints,
+    configuration,
+    learner,
+    learner_state,
+    play,
+    prepare,
+    replicas,
+    settings,
+    stages,
+    train,
+)
 from aco_jax import desk as desks
 from aco_jax.agents import null_shift
 from aco_jax.data import catalogue, records
@@ -133,7 +145,7 @@ def make_parts(tiny: TrainConfig, shops: Path, folder: Path, **changed: int) -> 
     config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, **changed))
     dataset = records.read_folder(shops, relations=SAME)
     desk = train.open_desk(config, dataset, folder)
-    agents = settings.learner_config(config, dataset, desk.tokenizer)
+    agents = dataclasses.replace(settings.learner_config(config, dataset, desk.tokenizer), warm_up=0)
     run = train.start(config, agents, desk)
     params = train.parameters(run, agents)
     material, _ = prepare.round_material(desk, config, agents, params, run.believed, 0)
@@ -230,6 +242,27 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
         found = step(changed)
         different = {name for name in found if not np.array_equal(found[name], plain[name])}
         assert different == {own}
+
+
+def test_the_actor_waits_for_the_reward_model(parts: Parts) -> None:
+    """Until the warm-up is over everybody else learns; then what was rewarded before is forgotten."""
+    batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
+    config = dataclasses.replace(parts.agents, warm_up=2)
+    advance = jax.jit(partial(learner.local_step, tables=parts.tables, config=config))
+    state, moved = jax.tree.map(lambda x: x[0], parts.state), []
+    for _ in range(3):
+        after, _ = advance(state, batch)
+        pairs = zip(state.averaged.params.items(), after.averaged.params.values(), strict=True)
+        moved.append({name for (name, old), new in pairs if not np.array_equal(old, new)})
+        state = after
+    assert moved == [set(moved[2]) - {"actor"}] * 2 + [set(learner_state.AGENTS)]
+    assert int(state.memory.size) > 0
+    several = jax.tree.map(lambda x: x[None], state)
+    begun = stages.actor_begins(several, config)
+    assert not np.asarray(begun.memory.size).any()
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(begun.averaged.moments["actor"]))
+    np.testing.assert_array_equal(begun.counts.increment, several.counts.increment)
+    np.testing.assert_array_equal(begun.averaged.params["critic"], several.averaged.params["critic"])
 
 
 def test_targets_of_several_steps_change_the_critic_alone(

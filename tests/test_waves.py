@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from aco_jax import settings, train, waves
+from aco_jax import configuration, learner_state, replicas, settings, train, waves
 from aco_jax.data import records
+from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 
 
@@ -35,3 +38,21 @@ def test_where_the_evidence_settles_every_list_nothing_is_walked(
     walked = waves.walk(tiny, agents, desk, dataclasses.replace(run, believed=sure), choice)
     assert walked.record.shape == walked.decision.shape == (0, walked.revealed.shape[1])
     assert walked.tokens == 0
+
+
+def test_an_actor_that_learned_to_state_nothing_does_not_walk(
+    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers of planted copies show it; of an actor that decides as the fixed policy nothing is held."""
+    desk = train.open_desk(tiny, configuration.load(tiny.data, tmp_path, tiny.seed), tmp_path)
+    agents = settings.learner_config(tiny, desk.dataset, desk.tokenizer)
+    mesh = replicas.make_mesh(tiny.train.replicas)
+    run, _ = train.believe(tiny, agents, desk, mesh, train.start(tiny, agents, desk), rounds=1)
+    fixed = jnp.asarray(states.fixed_policy(agents.environment.bins))
+    silent = jnp.zeros_like(fixed).at[:, -1].set(1.0)
+    for table, trusted in ((fixed, True), (silent, False)):
+        monkeypatch.setattr(learner_state, "policy_table", lambda params, config, table=table: table)
+        found = waves.trial(tiny, agents, desk, run)
+        assert found.trusted == trusted
+        np.testing.assert_array_equal(found.choice, fixed.argmax(axis=1))
+    assert found.fixed > found.actor + 0.3

@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     # Agents
     config.agents = agents = ConfigDict()
     agents.rates = ConfigDict(  # of Adam
-        {"base": 1e-4, "rewriter": 1e-4, "ranker": 5e-3, "reward": 1e-3, "critic": 3e-3, "actor": 1e-3}
+        {"base": 1e-4, "rewriter": 1e-4, "ranker": 5e-3, "reward": 3e-3, "critic": 3e-3, "actor": 1e-3}
     )
     agents.clip = 1.0  # greatest norm of an agent's gradient
     agents.replay_capacity = 4096  # transitions, of all replicas together
