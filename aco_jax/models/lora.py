@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aco_jax.models import transformer
 from aco_jax.models.config import Config
@@ -26,7 +27,18 @@ def init(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], b
     """
     if rank < 1:
         raise ValueError(f"rank {rank} must be at least 1")
-    return _grow(key, params, rank, chosen, "")
+    found, tree = jax.tree_util.tree_flatten_with_path(_shapes(params, rank, chosen, ""))
+    drawn = [leaf for path, leaf in found if path[-1].key == "low_in"]
+    stops = np.cumsum([leaf.size for leaf in drawn])
+    # One draw for all: a draw for each compiles for minutes where there are hundreds.
+    parts = iter(jnp.split(jax.random.normal(key, (int(stops[-1]) if drawn else 0,)), stops[:-1]))
+    leaves = [
+        next(parts).reshape(leaf.shape) / np.sqrt(leaf.shape[0]).astype(np.float32)
+        if path[-1].key == "low_in"
+        else jnp.zeros(leaf.shape)
+        for path, leaf in found
+    ]
+    return jax.tree.unflatten(tree, leaves)
 
 
 def fresh(key: chex.PRNGKey, config: Config, rank: int) -> Params:
@@ -100,18 +112,18 @@ def _beside(params: Params, adapters: Params, scale: float | chex.Array) -> Para
     return attached
 
 
-def _grow(key: chex.PRNGKey, params: Params, rank: int, chosen: Callable[[str], bool], path: str) -> Params:
+def _shapes(params: Params, rank: int, chosen: Callable[[str], bool], path: str) -> Params:
+    """The shapes of the adapters of each chosen kernel."""
     adapters: dict[str, Params] = {}
-    for number, (name, node) in enumerate(sorted(params.items())):
+    for name, node in sorted(params.items()):
         if not isinstance(node, dict):
             continue
-        place, inner = f"{path}/{name}".lstrip("/"), jax.random.fold_in(key, number)
-        kernel = node.get("kernel")
+        place, kernel = f"{path}/{name}".lstrip("/"), node.get("kernel")
         if kernel is not None and kernel.ndim >= 2:
             if chosen(place):
                 inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
-                low_in = jax.random.normal(inner, (inputs, rank)) / jnp.sqrt(inputs)
-                adapters[name] = {"low_in": low_in, "low_out": jnp.zeros((rank, outputs))}
-        elif found := _grow(inner, node, rank, chosen, place):
+                sizes = {"low_in": (inputs, rank), "low_out": (rank, outputs)}
+                adapters[name] = {part: jax.ShapeDtypeStruct(size, jnp.float32) for part, size in sizes.items()}
+        elif found := _shapes(node, rank, chosen, place):
             adapters[name] = found
     return adapters
