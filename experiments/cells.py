@@ -22,8 +22,9 @@ from typing import Any
 
 from scipy import stats
 
-from aco_jax import progress, svg
-from aco_jax.data.records import InputError
+from aco_jax import answer, configuration, progress, svg
+from aco_jax.data.records import Dataset, InputError
+from aco_jax.statements import Judged
 
 HERE = Path(__file__).parent
 Overrides = Mapping[str, float | int | str]
@@ -149,6 +150,17 @@ def _run(cell: Cell, workdir: Path, split: str) -> dict[str, Any]:
 def scored(workdir: Path, split: str) -> dict[str, Any]:
     """What evaluate.py says of a finished run. Raises InputError."""
     return json.loads(_call("evaluate.py", f"--workdir={workdir}", f"--split={split}").splitlines()[-1])
+
+
+def scored_apart(workdir: Path, place: Path, dataset: Dataset, found: Judged, split: str) -> dict[str, Any]:
+    """What evaluate.py says of the pairs of a run's tables where these were found in its stead; `place` is for them."""
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(workdir / configuration.FILE, place)
+    _, expected = answer.keep(place, dataset, found)
+    summary = {"fingerprint": dataset.fingerprint, "label_free": expected}
+    (place / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    pairs: dict[str, Any] = scored(place, split)["pairs"]
+    return pairs
 
 
 def _train(cell: Cell, workdir: Path) -> None:

@@ -182,11 +182,15 @@ def valid_actions(config: Config, state: chex.Array) -> chex.Array:
     return jnp.asarray(_tables(config)[1])[state]
 
 
-def fixed_policy(config: Config, certain: float = 0.9) -> np.ndarray:
-    """The policy that asks for nothing: [S, A] probabilities, 0 where an action is not valid.
+def fixed_policy(config: Config, certain: float = 0.9, reach: int = 0) -> np.ndarray:
+    """A policy that learns nothing: [S, A] probabilities, 0 where an action is not valid.
 
     It states the likeliest relation of the candidate at hand where that is likelier than not, and stops where it is
     not: those that follow are less likely still. The share 1 - certain goes to all valid actions alike.
+
+    Args:
+      reach: the candidate at hand is read first where its posterior is in one of so many bins on either side of a half;
+        with 0 the policy asks for nothing.
     """
     factors, valid = (np.asarray(table) for table in _tables(config))
     read = dict(
@@ -195,6 +199,9 @@ def fixed_policy(config: Config, certain: float = 0.9) -> np.ndarray:
     stated = (read["stage"] == AT_HAND) & (read["posterior"] >= config.posterior // 2)
     relation = read.get("relation", np.zeros(len(factors), np.int32))
     choice = np.where(stated, relation, config.action_count - 1)
+    middle = config.posterior // 2
+    near = (read["posterior"] >= middle - reach) & (read["posterior"] < middle + reach)
+    choice = np.where(near & valid[:, config.relations + 1], config.relations + 1, choice)
     return certain * np.eye(config.action_count)[choice] + (1 - certain) * valid / valid.sum(axis=1, keepdims=True)
 
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,12 +77,7 @@ def variant(workdir: Path, place: Path, rounds: int, steps: int, split: str) -> 
     _, agents, desk, run = answer.restore(workdir, configuration.load(config.data, workdir, config.seed))
     taught = teach(config, agents, desk, run, rounds, steps)
     score = reward(config, agents, desk, taught)
-    place.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(workdir / configuration.FILE, place)
-    _, expected = answer.keep(place, desk.dataset, answer.judged(agents, desk, taught, None))
-    summary = {"fingerprint": desk.dataset.fingerprint, "label_free": expected}
-    (place / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    pairs = cells.scored(place, split)["pairs"]
+    pairs = cells.scored_apart(workdir, place, desk.dataset, answer.judged(agents, desk, taught, None), split)
     return score | {"f1": pairs["f1"], ESTIMATE: pairs["label_free_f1"]}
 
 

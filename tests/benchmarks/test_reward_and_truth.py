@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aco_jax import answer, configuration, train
+from aco_jax import answer, configuration
 from aco_jax.settings import TrainConfig
 from benchmarks import reward_and_truth as benchmark
 
@@ -21,21 +21,17 @@ def test_correlations_are_of_ranks() -> None:
     assert found == pytest.approx([1.0, -1.0, 0.8] * 2)
 
 
-def test_a_variant_has_its_own_judge_and_leaves_the_run_alone(tiny: TrainConfig, tmp_path: Path) -> None:
-    workdir = tmp_path / "run"
-    workdir.mkdir()
-    dataset = configuration.open_run(tiny, workdir)
-    _, desk = train.train(tiny, dataset, workdir)
-    answer.finish(workdir, desk)
-    before = (workdir / "relations.csv").read_bytes()
-    config, agents, desk, run = answer.restore(workdir, dataset)
+def test_a_variant_has_its_own_judge_and_leaves_the_run_alone(finished: Path, tmp_path: Path) -> None:
+    before = (finished / "relations.csv").read_bytes()
+    config = configuration.read(finished, TrainConfig)
+    _, agents, desk, run = answer.restore(finished, configuration.load(config.data, finished, config.seed))
     taught = benchmark.teach(config, agents, desk, run, rounds=1, steps=2)
     assert (taught.logits != run.logits).any()
     score = benchmark.reward(config, agents, desk, taught)
     assert set(score) == set(benchmark.PARTS)
     mean = (score["precision"] + score["recall"] + score["weighted_f1"]) / 3
     assert score["reward"] == pytest.approx(mean + config.agents.agreement_weight * score["agreement"], abs=1e-5)
-    found = benchmark.variant(workdir, tmp_path / "variant", 1, 2, "valid")
+    found = benchmark.variant(finished, tmp_path / "variant", 1, 2, "valid")
     assert 0 <= found["f1"] <= 1
     assert found["reward"] == pytest.approx(score["reward"])
-    assert (workdir / "relations.csv").read_bytes() == before
+    assert (finished / "relations.csv").read_bytes() == before
