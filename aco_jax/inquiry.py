@@ -21,7 +21,7 @@ from aco_jax import learner_state, play
 from aco_jax.agents import actor, base, ranker, reward, rewriter
 from aco_jax.data import retrieval, tasks
 from aco_jax.desk import Anchors, Desk
-from aco_jax.models import quantization
+from aco_jax.models import quantization, transformer
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params, Query
 
@@ -214,8 +214,7 @@ def likelihoods(
 def relevances(reader: Params, agents: learner_state.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
     """`ranker.read` of n pairs, [n]."""
     small = quantization.quantize(reader, agents.ranker.bits)
-    size = FEW if agents.ranker.model.layer_weights > LARGE else CHUNK
-    return chunked(partial(_read, small, config=agents.ranker), queries, records, size=size)
+    return chunked(partial(_read, small, config=agents.ranker), queries, records, size=at_once(agents.ranker.model))
 
 
 def reasons(
@@ -241,6 +240,11 @@ def worth(
     both = [play.respond(special, ours, theirs, 1, given, length) for given in (reason, None)]
     value = reward.text_value(params, agents.reward, jnp.concatenate(both))
     return value[: len(ours)] - value[len(ours) :]
+
+
+def at_once(model: transformer.Config) -> int:
+    """Rows that a model reads at once: a few of a large one, for a chunk is filled up."""
+    return FEW if model.layer_weights > LARGE else CHUNK
 
 
 def chunked(run: Callable[..., jax.Array], *arrays: np.ndarray, size: int = CHUNK) -> np.ndarray:

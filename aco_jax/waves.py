@@ -26,7 +26,6 @@ from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params
 
-CHUNK = inquiry.CHUNK  # lists walked at once
 SETTLED = 0.05  # a list is settled whose likeliest candidate is this near to 0 or 1
 _NOTHING, _READING, _ROWS = 0, 1, 2  # what a list waits for
 
@@ -66,7 +65,7 @@ def walk(
     going = np.arange(len(lists.rows))
     with progress.bar(len(going), "relating", unit="list") as bar:
         while len(going):
-            parts = [lists.advance(rows) for rows in _blocks(going)]
+            parts = [lists.advance(rows) for rows in lists.blocks(going)]
             wants, where = (np.concatenate(part) for part in zip(*parts, strict=True))
             lists.read(going[wants == _READING], where[wants == _READING])
             lists.rewrite(going[wants == _ROWS])
@@ -132,14 +131,14 @@ class _Lists:
         rows: np.ndarray,
         choice: np.ndarray,
     ) -> None:
-        self.rows = rows
+        self.rows, self._size = rows, inquiry.at_once(agents.reward.model)
         self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents, desk.trunk), rows)
         self._believed, self._texts = run.believed, jnp.asarray(desk.texts)
         self._scale, self._edges = replicas.first((run.state.averaged.scale, run.state.edges))
         self._greedy = jnp.asarray(choice, jnp.int32)
         prior = np.asarray(run.believed.prior)[desk.problem.kind[rows]]
         self._shift = np.log(prior / (1 - prior)).astype(np.float32)
-        parts = [self._ask(block) for block in _blocks(rows)]
+        parts = [self._ask(block) for block in self.blocks(rows)]
         self._asked, self._batch = jax.tree.map(lambda *x: np.concatenate(x), *parts)
         record = self._batch.candidates.record
         self._ready, self._pending = np.zeros(record.shape, bool), np.full(len(record), config.train.rewrites > 0)
@@ -148,12 +147,16 @@ class _Lists:
         self._logit = np.zeros(flat.shape, np.float32)
         self._null_shift: np.ndarray | None = None
         if agents.null_shift is not None and len(rows):
-            blocks = _blocks(np.arange(len(rows)))
+            blocks = self.blocks(np.arange(len(rows)))
             self._null_shift = np.concatenate([self._mean_shift(agents.null_shift, block) for block in blocks])
+
+    def blocks(self, rows: np.ndarray) -> list[np.ndarray]:
+        """What is walked at once; at least one block, and that of nothing is empty."""
+        return [rows[start : start + self._size] for start in range(0, max(len(rows), 1), self._size)]
 
     def advance(self, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Walks `lists` as far as they go: what each wants then, and of which candidate in [0, L)."""
-        full = np.resize(lists, CHUNK)  # a short block is filled up, so that nothing is compiled twice
+        full = np.resize(lists, self._size)  # a short block is filled up, so that nothing is compiled twice
         problem, logit = self._pose(full)
         final = jax.tree.map(lambda x: x[full], self._final)
         final, *wanted = _walk(self._team.agents.environment, self._edges, problem, self._greedy, final)
@@ -176,8 +179,8 @@ class _Lists:
 
     def rewrite(self, lists: np.ndarray) -> None:
         """Has the queries of `lists` rewritten, and looks at what the subqueries find."""
-        for block in _blocks(lists):
-            full = np.resize(block, CHUNK)
+        for block in self.blocks(lists):
+            full = np.resize(block, self._size)
             rows, asked = self.rows[full], jax.tree.map(lambda x, at=full: x[at], self._asked)
             anchors = desks.standing(self._team.desk, rows)
             split = inquiry.split(self._team, anchors, asked, jax.random.key(0))
@@ -200,12 +203,12 @@ class _Lists:
 
     def _mean_shift(self, config: null_shift.Config, lists: np.ndarray) -> np.ndarray:
         """What the actor shifts the NULL logits of `lists` by, before anything is read or rewritten, without noise."""
-        problem, _ = self._pose(np.resize(lists, CHUNK))
+        problem, _ = self._pose(np.resize(lists, self._size))
         params, process = self._team.params["null_shift"], self._team.agents.environment
         return np.asarray(_mean_shift(params, config, process, self._edges, problem)[1])[: len(lists)]
 
     def _ask(self, rows: np.ndarray) -> tuple[inquiry.Asked, play.Batch]:
-        full = np.resize(rows, CHUNK)
+        full = np.resize(rows, self._size)
         anchors = desks.standing(self._team.desk, full)
         asked = inquiry.ask(self._team, anchors, jax.random.key(0))
         batch, _ = prepare.answers(self._team, self._believed, anchors, asked, inquiry.unsplit(self._team, asked))
@@ -218,11 +221,6 @@ class _Lists:
 def _flat(record: np.ndarray) -> np.ndarray:
     """[n, M + 1, K] -> [n, L], for no lists, too."""
     return record.reshape(len(record), math.prod(record.shape[1:]))
-
-
-def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-    """At least one; that of nothing is empty."""
-    return [rows[start : start + CHUNK] for start in range(0, max(len(rows), 1), CHUNK)]
 
 
 def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.ndarray:
