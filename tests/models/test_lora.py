@@ -161,3 +161,24 @@ def test_agents_of_one_trunk_differ_once_they_have_learned(params):
     assert (first != second).any()
     values = [log_prob(lora.attach(trunk, filled(adapters[name]))) for name in ("base", "actor")]
     assert (values[0] != values[1]).any()
+
+
+def test_folded_is_merged_and_a_plain_tree(params):
+    adapters = filled(lora.init(jax.random.key(1), params, 2, lambda path: path.startswith("decoder")))
+    found = lora.folded(lora.attach(params, adapters))
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    expected = lora.merge(params, adapters)
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert not np.allclose(found["decoder_0"]["own"]["query"]["kernel"], params["decoder_0"]["own"]["query"]["kernel"])
+
+
+def test_adapters_of_a_form_are_those_of_its_parameters(params):
+    ours, theirs = lora.fresh(jax.random.key(3), CONFIG, 2), lora.init(jax.random.key(3), params, 2)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    whole = lora.fresh(jax.random.key(3), CONFIG, 0)
+    jax.tree.map(np.testing.assert_array_equal, whole, transformer.init(jax.random.key(3), CONFIG))
+    spread = np.concatenate(
+        [x.ravel() * np.sqrt(x.shape[0]) for x in map(np.asarray, jax.tree.leaves(ours)) if x.any()]
+    )
+    assert abs(spread.std() - 1) < 0.1
