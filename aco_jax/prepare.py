@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aco_jax import inquiry, learner_state, play, supervision
@@ -42,6 +44,21 @@ def round_material(
     first = seed * len(anchors.row)
     batch = dataclasses.replace(batch, query=np.arange(first, first + len(anchors.row), dtype=np.int32))
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics
+
+
+def next_copies(
+    desk: Desk,
+    config: TrainConfig,
+    agents: learner_state.Config,
+    params: dict[str, Params],
+    believed: supervision.State,
+    number: int,
+) -> play.Batch:
+    """A round that nothing was learned from, of planted copies only, whose answers are known: leaves [n, ..]."""
+    copies = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0))
+    material, _ = round_material(desk, copies, agents, params, believed, number)
+    # Not -1: an axis may be empty.
+    return jax.tree.map(lambda x: jnp.asarray(x.reshape(math.prod(x.shape[:3]), *x.shape[3:])), material)
 
 
 def prepare(

@@ -10,7 +10,6 @@ Guo et al. 2017, On Calibration of Modern Neural Networks; Coste et al. 2023, Re
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -53,10 +52,7 @@ def examine(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     preferences (how many), probes and calibration by name, length, and notes on what its score can be won by.
     """
     params = training.parameters(run, agents, desk.trunk)
-    copies = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0))
-    rounds = int(replicas.first(run.state.merges))
-    material, _ = prepare.round_material(desk, copies, agents, params, run.believed, rounds)
-    batch = jax.tree.map(lambda x: x.reshape(math.prod(x.shape[:3]), *x.shape[3:]), material)  # an axis may be empty
+    batch = prepare.next_copies(desk, config, agents, params, run.believed, int(replicas.first(run.state.merges)))
     scale = replicas.first(run.state.averaged.scale)
     said = jax.device_get(_say(params["reward"], scale, agents, jnp.asarray(desk.texts), batch))
     first = batch.candidates.record[:, 0, 0]

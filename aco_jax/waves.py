@@ -80,10 +80,9 @@ def trial(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, r
     Their answers are planted, so no label is needed to see an actor that has learned the wrong thing: then the fixed
     policy is to walk.
     """
-    copies = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0, temperature=0.0))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
     params, number = training.parameters(run, agents, desk.trunk), int(replicas.first(run.state.merges))
-    material, _ = prepare.round_material(desk, copies, agents, params, run.believed, number)
-    batch = jax.tree.map(lambda x: jnp.asarray(x.reshape(math.prod(x.shape[:3]), *x.shape[3:])), material)
+    batch = prepare.next_copies(desk, config, agents, params, run.believed, number)
     scale, edges = replicas.first((run.state.averaged.scale, run.state.edges))
     count = len(batch.anchor)
     ready, pending = jnp.ones(batch.candidates.record.shape, bool), jnp.zeros(count, bool)

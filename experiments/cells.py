@@ -43,7 +43,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.data.name}-{self.switch.replace(' ', '_')}-{self.seed}"
+        own = "" if self.config == "folder" else f"{self.config}-"
+        return f"{own}{self.data.name}-{self.switch.replace(' ', '_')}-{self.seed}"
 
 
 def run(cells: Iterable[Cell], out: Path, split: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
     python experiments/results.py --data=DIR,DIR --seeds=3 --out=runs/results [--config=folder|minilm|smollm2]
 
 A cell is one run of the main job with the defaults and has one JSON file; the same command goes on where it stopped.
-Another config needs a folder of its own. Machine: 2 cores, no accelerator; about five minutes a cell.
+Machine: 2 cores, no accelerator; about five minutes a cell.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from absl import flags
 sys.path.append(str(Path(__file__).parents[1]))
 
 import jax
-import jax.numpy as jnp
 from scipy import stats
 
 import cells
@@ -95,9 +94,7 @@ def teach(
 def reward(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> dict[str, float]:
     """The shared reward of the ranker's own decisions on planted copies, and its parts."""
     params, number = training.parameters(run, agents, desk.trunk), int(replicas.first(run.state.merges))
-    copies = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0))
-    material, _ = prepare.round_material(desk, copies, agents, params, run.believed, number)
-    batch = jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[3:])), material)
+    batch = prepare.next_copies(desk, config, agents, params, run.believed, number)
     ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0)
     score = play.shared_score(batch, ranked, None, config.agents.agreement_weight)
     return {name: float(getattr(score, name)) for name in PARTS}
