@@ -48,6 +48,7 @@ class Config:
     null_shift: null_shift.Config | None = None  # None: the actor has no continuous action
     rates: Rates = field(default_factory=Rates)
     clip: float = 1.0  # greatest norm of an agent's gradient
+    accumulate: int = 1  # steps whose mean gradient moves the agents once
     adam_eps: float = 1e-6  # well above the rounding noise of gradients that are 0 but for it
     steps: int = 100  # local steps of the run, over which exploration is annealed
     merge_every: int = 4  # local steps of a round
@@ -186,14 +187,18 @@ def all_valid(config: Config) -> chex.Array:
 
 
 def adam(config: Config) -> optax.GradientTransformationExtraArgs:
-    """Adam whose rate is an argument."""
+    """Adam whose rate is an argument; it moves at every `accumulate`-th step, by the mean of their gradients."""
 
     def descend(updates: chex.Array, state: optax.OptState, params: None = None, *, rate: chex.Numeric):
         del params
         return -rate * updates, state
 
     scaled = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), descend)
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam(eps=config.adam_eps), scaled)
+    whole = optax.chain(optax.clip_by_global_norm(config.clip), optax.scale_by_adam(eps=config.adam_eps), scaled)
+    if config.accumulate == 1:
+        return whole
+    several = optax.MultiSteps(whole, config.accumulate)
+    return optax.GradientTransformationExtraArgs(several.init, several.update)
 
 
 def update(

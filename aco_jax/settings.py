@@ -35,6 +35,8 @@ class ModelConfig:
     trunk: str = ""  # those of a decoder that rewriter, reader and reward model learn adapters of; a GGUF file too
     rank: int = bounded(8, 1, 256)  # of these adapters
     published: bool = False  # in T5's form, the reward's in Llama's: what transformers can load
+    bf16: bool = False  # compute in bfloat16; what is learned stays float32
+    remat: bool = False  # keep less for the backward pass, and compute it again there
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class RunConfig:
     rounds: int = bounded(12, 0)
     warm_up: float = bounded(0.25, 0, 1)  # share of the rounds before the actor learns, one at least
     merge_every: int = bounded(4, 1)
+    accumulate: int = bounded(1, 1, 1024)  # steps whose mean gradient moves the agents once
     replicas: int = bounded(2, 1, 1024)
     anchors_per_step: int = bounded(16, 2, 4096)  # B of each replica
     candidates: int = bounded(8, 2, 64)  # K
@@ -126,6 +129,7 @@ class TrainConfig:
     environment: WalkConfig = field(default_factory=WalkConfig)
 
 
+DEEP = 6  # layers of a side, from which on they are compiled as one loop
 T5 = Architecture(
     position="relative",
     norm="scaled_rms",
@@ -220,6 +224,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         else None,
         rates=agents.rates,
         clip=agents.clip,
+        accumulate=config.train.accumulate,
         steps=config.train.rounds * config.train.merge_every,
         merge_every=config.train.merge_every,
         warm_up=config.train.merge_every * config.train.warm_up_rounds,
@@ -286,7 +291,14 @@ def _networks(sizes: ModelConfig, tokenizer: Tokenizer) -> _Networks:
         trunk = _long_enough(beginnings.trunk_config(sizes.trunk, tokenizer), full.max_length, sizes.trunk)
         begun_too = (*found.begun, "rewriter", "ranker", "reward")
         found = dataclasses.replace(found, small=trunk, text=trunk, rank=sizes.rank, begun=begun_too)
-    return found
+    base, small, text = (_computed(model, sizes) for model in (found.base, found.small, found.text))
+    return dataclasses.replace(found, base=base, small=small, text=text)
+
+
+def _computed(model: transformer.Config, sizes: ModelConfig) -> transformer.Config:
+    """The network, and how it is to be computed."""
+    deep = max(model.encoder_layers, model.decoder_layers) >= DEEP
+    return dataclasses.replace(model, compute="bfloat16" if sizes.bf16 else "float32", scan=deep, remat=sizes.remat)
 
 
 def _long_enough(model: transformer.Config, length: int, name: str) -> transformer.Config:

@@ -22,7 +22,7 @@ from typing import Any
 
 from scipy import stats
 
-from aco_jax import answer, configuration, progress, svg
+from aco_jax import answer, configuration, progress, settings, svg
 from aco_jax.data.records import Dataset, InputError
 from aco_jax.statements import Judged
 
@@ -148,9 +148,10 @@ def _run(cell: Cell, workdir: Path, split: str) -> dict[str, Any]:
     }
 
 
-def scored(workdir: Path, split: str) -> dict[str, Any]:
-    """What evaluate.py says of a finished run. Raises InputError."""
-    return json.loads(_call("evaluate.py", f"--workdir={workdir}", f"--split={split}").splitlines()[-1])
+def scored(workdir: Path, split: str, data: Path | None = None) -> dict[str, Any]:
+    """What evaluate.py says of a finished run, whose tables are in `data` where that is given. Raises InputError."""
+    place = [f"--data={data}"] if data else []
+    return json.loads(_call("evaluate.py", f"--workdir={workdir}", f"--split={split}", *place).splitlines()[-1])
 
 
 def scored_apart(workdir: Path, place: Path, dataset: Dataset, found: Judged, split: str) -> dict[str, Any]:
@@ -160,7 +161,8 @@ def scored_apart(workdir: Path, place: Path, dataset: Dataset, found: Judged, sp
     _, expected = answer.keep(place, dataset, found)
     summary = {"fingerprint": dataset.fingerprint, "label_free": expected}
     (place / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    pairs: dict[str, Any] = scored(place, split)["pairs"]
+    data = configuration.data_folder(configuration.read(workdir, settings.TrainConfig).data, workdir)
+    pairs: dict[str, Any] = scored(place, split, data)["pairs"]
     return pairs
 
 

@@ -48,3 +48,21 @@ def test_the_kl_of_the_last_round_over_visited_states_sets_the_penalty(
         assert float(after.kl_weight) == pytest.approx(weight, rel=1e-5)
         assert float(after.kl) == pytest.approx(kl if known else 0.0, rel=1e-5)
         np.testing.assert_array_equal(after.old_policy, new if number == 8 else old)
+
+
+def test_gradients_of_several_steps_move_an_agent_once_by_their_mean(
+    tiny: TrainConfig, shops: Path, tmp_path: Path
+) -> None:
+    dataset = records.read_folder(shops, relations=records.SAME)
+    tokenizer = train.open_desk(tiny, dataset, tmp_path).tokenizer
+    more = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, accumulate=3))
+    one, several = (learner_state.adam(settings.learner_config(each, dataset, tokenizer)) for each in (tiny, more))
+    start = jnp.asarray([1.0, -2.0])
+    gradients = jnp.asarray([[0.1, 0.2], [0.3, -0.2], [0.2, 0.6]])
+    expected, _ = one.update(jnp.mean(gradients, axis=0), one.init(start), rate=0.5)
+    state, moves = several.init(start), []
+    for gradient in gradients:
+        move, state = several.update(gradient, state, rate=0.5)
+        moves.append(np.asarray(move))
+    np.testing.assert_array_equal(moves[:2], np.zeros((2, 2)))
+    np.testing.assert_allclose(moves[2], expected, rtol=1e-6)

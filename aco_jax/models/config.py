@@ -59,6 +59,9 @@ class Config:
     gate: float = -1.0  # the gate's logit at the start; below 0 favours copying
     bos: int = 1  # token that begins every target
     pad: int = PAD  # token that fills rows; -1 where token 0 is a word
+    compute: Literal["float32", "bfloat16"] = "float32"  # of activations and of what they are multiplied with
+    scan: bool = False  # the layers of a side are one loop: compiled as fast as one, at the cost of a copy of them all
+    remat: bool = False  # the backward pass computes what is within a layer once more instead of keeping it
     architecture: Architecture = dataclasses.field(default_factory=Architecture)
 
     def __post_init__(self) -> None:
@@ -68,6 +71,8 @@ class Config:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.architecture.kv_heads}")
         if self.architecture.rotates and self.head_width % 2:
             raise ValueError(f"heads of width {self.head_width} do not fall into pairs to be rotated")
+        if self.compute not in ("float32", "bfloat16"):
+            raise ValueError(f"compute is {self.compute!r}, expected one of float32, bfloat16")
         if self.pad not in (PAD, -1):
             raise ValueError(f"pad {self.pad}, expected {PAD} or -1")
         if min(self.vocab_size, self.width, self.heads, self.mlp_width, self.max_length) < 1:

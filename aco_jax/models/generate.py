@@ -127,7 +127,7 @@ def sample(
     if begun is None:
         raise ValueError("a source or a prefix is needed")
     chex.assert_rank(begun, 2)
-    rows, pad = begun.shape[0], config.pad
+    rows, pad, params = begun.shape[0], config.pad, transformer.cast(params, config)
     forced = jnp.full((rows, length), pad, jnp.int32)
     if prefix is not None:
         forced = forced.at[:, : prefix.shape[1]].set(prefix[:, :length].astype(jnp.int32))

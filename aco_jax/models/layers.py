@@ -79,17 +79,17 @@ class Layer(nn.Module):
         self,
         x: chex.Array,
         own_bias: chex.Array,
-        cross: Kept | None = None,
+        memory: chex.Array | None = None,
         view: View | None = None,
         train: bool = False,
         turn: positions.Rotation | None = None,
     ) -> tuple[chex.Array, Kept]:
-        """All positions: x [B, T, D], and its keys and values."""
+        """All positions: x [B, T, D] that reads memory [B, S, D], and its keys and values."""
         heard = self._enter(self.own_norm, x)
         kept = self.own.keys(heard, turn)
         change = self.own(heard, *kept, own_bias, turn)
         x = self._leave(self.own_norm, x + self.drop(change, deterministic=not train))
-        return self._rest(x, cross, view, train), kept
+        return self._rest(x, None if memory is None else self.cross_keys(memory), view, train), kept
 
     def step(
         self,
@@ -159,13 +159,13 @@ class Attention(nn.Module):
         if a.attention_scale:
             q = q / math.sqrt(self.config.head_width)
         if k.shape[2] == q.shape[2]:
-            weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k) + bias, axis=-1)
+            weights = _shares(jnp.einsum("bthd,bshd->bhts", q, k), bias)
             mixed = jnp.einsum("bhts,bshd->bthd", weights, v)
         else:
             # Grouped queries (Ainslie et al. 2023, GQA): the kept keys are read once for a group, never repeated.
             grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
             scores = jnp.einsum("btgrd,bsgd->bgrts", grouped, k)
-            weights = jax.nn.softmax(scores.reshape(q.shape[0], q.shape[2], *scores.shape[3:]) + bias, axis=-1)
+            weights = _shares(scores.reshape(q.shape[0], q.shape[2], *scores.shape[3:]), bias)
             mixed = jnp.einsum("bgrts,bsgd->btgrd", weights.reshape(scores.shape), v)
         return self.out(mixed.reshape(*x.shape[:-1], -1))
 
@@ -175,7 +175,7 @@ class Attention(nn.Module):
     def _turned(self, x: chex.Array, turn: positions.Rotation | None) -> chex.Array:
         if turn is None:
             return x
-        return positions.rotate(x, turn, self.config.architecture.position == "interleaved")
+        return positions.rotate(x, turn, self.config.architecture.position == "interleaved").astype(x.dtype)
 
 
 class Mlp(nn.Module):
@@ -203,7 +203,9 @@ class RmsNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: chex.Array) -> chex.Array:
-        normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
+        exact = x.astype(jnp.float32)
+        normed = exact * jax.lax.rsqrt(jnp.mean(jnp.square(exact), axis=-1, keepdims=True) + self.epsilon)
+        normed = normed.astype(x.dtype)
         if not self.scaled:
             return normed
         return normed * _over(self.param("scale", nn.initializers.ones, (x.shape[-1],)), x)
@@ -218,9 +220,10 @@ class LayerNorm(nn.Module):
     def __call__(self, x: chex.Array) -> chex.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        exact = x.astype(jnp.float32)
+        centred = exact - jnp.mean(exact, axis=-1, keepdims=True)
         normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + self.epsilon)
-        return normed * _over(scale, x) + _over(bias, x)
+        return normed.astype(x.dtype) * _over(scale, x) + _over(bias, x)
 
 
 class Pointer(nn.Module):
@@ -238,10 +241,12 @@ class Pointer(nn.Module):
 
     def __call__(self, hidden: chex.Array, keys: chex.Array, view: View) -> tuple[chex.Array, chex.Array]:
         """-> probabilities over the source [B, T, S], and the probability [B, T] of not copying."""
-        scores = jnp.einsum("btd,bsd->bts", self.query(hidden), keys) / math.sqrt(self.config.width)
+        hidden = hidden.astype(keys.dtype)
+        scores = jnp.einsum("btd,bsd->bts", self.query(hidden), keys).astype(jnp.float32) / math.sqrt(self.config.width)
         if view.match is not None:
             scores = scores + jnp.einsum("fbts,btf->bts", view.match, self.follow(hidden))
-        gate = jnp.where(jnp.any(view.valid, axis=-1), jax.nn.sigmoid(self.gate(hidden)[..., 0]), 1.0)
+        gate = jax.nn.sigmoid(self.gate(hidden)[..., 0].astype(jnp.float32))
+        gate = jnp.where(jnp.any(view.valid, axis=-1), gate, 1.0)
         return jax.nn.softmax(jnp.where(view.valid, scores, NEVER), axis=-1), gate
 
 
@@ -314,6 +319,11 @@ def _activate(x: chex.Array, a: Architecture) -> chex.Array:
             return jax.nn.silu(x)
         case _:
             return jax.nn.gelu(x, approximate=a.activation == "gelu_tanh")
+
+
+def _shares(scores: chex.Array, bias: chex.Array) -> chex.Array:
+    """What scores [B, H, T, S] and a bias give each key, of the scores' type; summed up in float32."""
+    return jax.nn.softmax(scores.astype(jnp.float32) + bias, axis=-1).astype(scores.dtype)
 
 
 def _over(vector: chex.Array, x: chex.Array) -> chex.Array:

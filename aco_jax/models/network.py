@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ from aco_jax.models import layers, packing, positions, quantization
 from aco_jax.models.config import Config
 from aco_jax.models.layers import NEVER
 from aco_jax.models.packing import Segments
+from aco_jax.types import Params
 
 Cache = dict[str, chex.ArrayTree]
 
@@ -81,9 +83,8 @@ class Transformer(nn.Module):
         if a.position == "relative":
             bias = bias + self._relative(self.encoder_position, length, both_ways=True)
         turn = self._turn(jnp.arange(length) if places is None else places) if a.rotates else None
-        for layer in self.encoder:
-            x, _ = layer(x, bias, train=train, turn=turn)
-        return x if a.post_norm else self.encoder_norm(x)
+        x, _ = self._through("encoder", x, bias, turn=turn, train=train)
+        return (x if a.post_norm else self.encoder_norm(x)).astype(jnp.float32)
 
     def decode(
         self,
@@ -106,7 +107,7 @@ class Transformer(nn.Module):
         logits = self._logits(hidden)
         if memory is None or source is None or not self.config.copy:
             return jax.nn.log_softmax(logits)
-        return self._mix(logits, hidden, self.pointer.keys(memory), self._view(inputs, source, segments), source)
+        return self._mix(logits, hidden, self._pointer_keys(memory), self._view(inputs, source, segments), source)
 
     def target_log_prob(
         self,
@@ -130,7 +131,7 @@ class Transformer(nn.Module):
         if plain or memory is None or source is None:
             return chosen - held
         view = self._view(inputs, source, segments)
-        copies, gate = self.pointer(hidden, self.pointer.keys(memory), view)
+        copies, gate = self.pointer(hidden, self._pointer_keys(memory), view)
         same = targets[:, :, None] == source[:, None, :]
         mixed = layers.mixture(jnp.exp(chosen), layers.gather(copies, same), gate)
         if allowed is None:
@@ -151,13 +152,14 @@ class Transformer(nn.Module):
 
     def start(self, memory: chex.Array | None, source: chex.Array | None, rows: int, length: int) -> Cache:
         c = self.config
-        empty = jnp.zeros((rows, length, c.kv_heads, c.head_width))
+        empty = jnp.zeros((rows, length, c.kv_heads, c.head_width), c.compute)
         cache: Cache = {"own": [(empty, empty) for _ in self.decoder]}
         if memory is not None and source is not None:
-            cache |= {"cross": [layer.cross_keys(memory) for layer in self.decoder], "source": source}
+            read = memory.astype(c.compute)
+            cache |= {"cross": [layer.cross_keys(read) for layer in self.decoder], "source": source}
             cache |= {"before": jnp.zeros((rows, 1), jnp.int32), "used": jnp.zeros(source.shape, bool)}
             if c.copy:
-                cache["pointer"] = self.pointer.keys(memory)
+                cache["pointer"] = self._pointer_keys(memory)
         return cache
 
     def read(self, inputs: chex.Array, cache: Cache) -> Cache:
@@ -218,12 +220,48 @@ class Transformer(nn.Module):
             view = self._view(inputs, source, segments)
         elif memory is not None:
             view = layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
-        own = []
-        for layer in self.decoder:
-            cross = None if memory is None else layer.cross_keys(memory)
-            x, kept = layer(x, bias, cross, view, train=train, turn=turn)
-            own.append(kept)
-        return x if a.post_norm else self.decoder_norm(x), own
+        memory = None if memory is None else memory.astype(self.config.compute)
+        x, own = self._through("decoder", x, bias, memory, view, turn, train)
+        return (x if a.post_norm else self.decoder_norm(x)).astype(jnp.float32), own
+
+    def _through(
+        self,
+        side: str,
+        x: chex.Array,
+        bias: chex.Array,
+        memory: chex.Array | None = None,
+        view: layers.View | None = None,
+        turn: positions.Rotation | None = None,
+        train: bool = False,
+    ) -> tuple[chex.Array, list[layers.Kept]]:
+        """x [B, T, D] through all layers of a side, and each layer's keys and values."""
+        c, stack = self.config, getattr(self, side)
+
+        def through(params: Params, key: chex.PRNGKey | None, x: chex.Array) -> tuple[chex.Array, layers.Kept]:
+            layer = layers.Layer(c, cross=stack[0].cross, parent=None)
+            rngs = {} if key is None else {"dropout": key}
+            found: Any = layer.apply({"params": params}, x, bias, memory, view, train, turn, rngs=rngs)
+            return found
+
+        if self.is_initializing() or not (c.scan or c.remat):
+            own = []
+            for layer in stack:
+                x, kept = layer(x, bias, memory, view, train, turn)
+                own.append(kept)
+            return x, own
+        if c.remat:
+            through = jax.checkpoint(through)
+        each = [self.variables["params"][f"{side}_{number}"] for number in range(len(stack))]
+        keys = jax.random.split(self.make_rng("dropout"), len(stack)) if train and c.dropout else None
+        if not c.scan:
+            own = []
+            for number, params in enumerate(each):
+                x, kept = through(params, None if keys is None else keys[number], x)
+                own.append(kept)
+            return x, own
+        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        x, kept = jax.lax.scan(lambda x, part: through(*part, x), x, (together, keys))
+        return x, [jax.tree.map(lambda leaf, n=number: leaf[n], kept) for number in range(len(stack))]
 
     def _read(self, tokens: chex.Array, near: chex.Array | None, types: chex.Array | None = None) -> chex.Array:
         """Embeddings of tokens [B, T], with those of their positions [1 or B, T, D] and types [B, T]."""
@@ -259,6 +297,9 @@ class Transformer(nn.Module):
         before = packing.before(inputs, 1, None if segments is None else segments.own)
         return layers.view_of(inputs, source, before, jnp.zeros(source.shape, bool), self.config.pad, segments)
 
+    def _pointer_keys(self, memory: chex.Array) -> chex.Array:
+        return self.pointer.keys(memory.astype(self.config.compute))
+
     def _logits(self, hidden: chex.Array) -> chex.Array:
         # One matrix product; a batched one is slower on a CPU.
         flat, table = self._scaled(hidden), self.embedding
@@ -268,12 +309,13 @@ class Transformer(nn.Module):
             logits = quantization.transposed_product(flat, table)
         else:
             few = 1 < flat.shape[0] <= FEW
-            logits = jax.lax.optimization_barrier(table @ flat.T).T if few else flat @ table.T
-        return logits.reshape(*hidden.shape[:-1], -1)
+            product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+            logits = jax.lax.optimization_barrier(product(table, flat.T)).T if few else product(flat, table.T)
+        return logits.astype(jnp.float32).reshape(*hidden.shape[:-1], -1)
 
     def _scaled(self, hidden: chex.Array) -> chex.Array:
         """Hidden states [.., D] -> [n, D], what the output matrix is multiplied with."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
+        flat = hidden.reshape(-1, hidden.shape[-1]).astype(self.config.compute)
         return flat / math.sqrt(self.config.width) if self.config.architecture.logit_scale else flat
 
     def _mix(

@@ -130,7 +130,7 @@ def sequence_log_prob(
         if segments is not None:
             raise ValueError("segments, expected none for a decoder alone that reads a source")
         row, parts = prompted(config, source, targets)
-        return continued_log_prob(params, config, row, targets, parts, allowed)
+        return continued_log_prob(params, config, row, targets, parts, allowed, key)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     inputs, mask = shift(targets, config.bos, segments), targets != config.pad
     if memory is None and source is not None:
@@ -177,13 +177,14 @@ def continued_log_prob(
     targets: chex.Array,
     segments: Segments | None = None,
     allowed: chex.Array | None = None,
+    key: chex.PRNGKey | None = None,
 ) -> tuple[chex.Array, chex.Array]:
     """Log-probability (nats) and mask [B, T] of targets [B, T], each after one of the last T of inputs [B, L].
 
     Of a decoder alone, which read what stands before them, as a prompt, in the same row; among the tokens `allowed`
     [B, T, V] where these are given.
     """
-    hidden, mask = decode(params, config, inputs, segments=segments), targets != config.pad
+    hidden, mask = decode(params, config, inputs, key=key, segments=segments), targets != config.pad
     first = inputs.shape[1] - targets.shape[1]
     own, none = (hidden[:, first:], inputs[:, first:]), (None, None)
     token = _apply(params, config, None, *own, *none, targets, allowed, method="target_log_prob")
@@ -233,6 +234,13 @@ def ending_together(tokens: chex.Array, pad: int = PAD, bos: int | chex.Array | 
     return align_left(tokens[:, ::-1], pad)[:, ::-1]
 
 
+def cast(params: Params, config: Config) -> Params:
+    """The parameters in the type that the network computes in; what is learned stays float32 (Micikevicius 2018)."""
+    if config.compute == "float32":
+        return params
+    return jax.tree.map(lambda leaf: leaf.astype(config.compute) if leaf.dtype == jnp.float32 else leaf, params)
+
+
 def start(params: Params, config: Config, source: chex.Array | None, rows: int, length: int) -> Cache:
     """An empty cache for decoding `length` tokens of `rows` rows, the source [B, S] read once."""
     memory = None if source is None else encode(params, config, source)
@@ -257,4 +265,4 @@ def step(
 def _apply(params: Params, config: Config, key: chex.PRNGKey | None, *args: object, method: str) -> chex.Array:
     train = {"train": True} if key is not None and config.dropout else {}
     rngs = {} if key is None else {"dropout": key}
-    return Transformer(config).apply({"params": params}, *args, **train, rngs=rngs, method=method)
+    return Transformer(config).apply({"params": cast(params, config)}, *args, **train, rngs=rngs, method=method)

@@ -45,6 +45,8 @@ def get_config() -> ConfigDict:
     model.base = ""  # published weights that base and actor begin from: a folder, or an installed package
     model.trunk = ""  # those of a decoder that rewriter, reader and reward model learn adapters of; a GGUF file too
     model.rank = 8  # of these adapters
+    model.bf16 = False  # compute in bfloat16, for accelerators; what is learned stays float32
+    model.remat = False  # compute a layer again in the backward pass instead of keeping it: less memory, more time
     model.published = False  # in T5's form, the reward's in Llama's: what experiments/export.py can write
 
     # Length of the run; budgets are in steps, for clocks would break exact resume
@@ -57,6 +59,7 @@ def get_config() -> ConfigDict:
     train.rounds = 12  # rounds of prepare, play, learn, merge
     train.warm_up = 0.25  # share of the rounds before the actor learns: the reward model knows little yet
     train.merge_every = 4  # local steps a round
+    train.accumulate = 1  # steps whose mean gradient moves the agents once: larger batches in the same memory
     train.replicas = 2  # spread over the devices there are
     train.anchors_per_step = 16  # B, of each replica
     train.candidates = 8  # K, of the query and of each rewrite
