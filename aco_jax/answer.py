@@ -32,7 +32,7 @@ from aco_jax.statements import Judged, Row
 from aco_jax.types import UNRELATED, Candidates, Params
 
 DISTRUSTED = (
-    "The trained actor did not relate the tables: on planted copies its decisions are worth {:.3f}, "
+    "The trained actor did not relate the tables: on planted anchors its decisions are worth {:.3f}, "
     "those of the fixed policy that it began as {:.3f}."
 )
 EXAMPLES = 8  # stated relations shown with their reasons

@@ -22,7 +22,7 @@ from aco_jax.types import Params
 
 LESSONS, ANCHORS, KEYS, UNSEEN = 1, 2, 3, 4  # stages of the host's randomness
 HELD = 0.1  # share of the records that no lesson is made of
-POOL = 64  # records a contradiction draws its facts from
+REWORDED = (0.02, 0.2)  # from how little to how much of a record its copy says in other words
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Desk:
     index: descriptions.Index
     lexical: retrieval.Lexical
     problem: listing.Problem
+    settled: np.ndarray  # [R] int32, slot of the partner that a list has by the tables alone, -1 where they say none
     texts: np.ndarray  # [N, T] int32, records as the reward model reads them
     asks: np.ndarray  # [N, S] int32, records as base and reader read them
     facts: np.ndarray  # [V] bool
@@ -49,6 +50,7 @@ class Anchors:
     rows: Sequence[Mapping[str, str]]  # n, column -> text
     planted: np.ndarray  # [n] bool
     truth: np.ndarray  # [n, P] int32 records that are the answer, the surest first; all -1: NULL, or nothing is known
+    unsure: np.ndarray  # [n, P] int32 records of which it is not known whether they are
     hidden: np.ndarray  # [n, P] int32 records left out of the candidates, -1
     weight: np.ndarray  # [n] float32 of what is believed
 
@@ -73,6 +75,7 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
         index=index,
         lexical=lexical,
         problem=problem,
+        settled=np.asarray(supervision.init(problem, 0).target),
         texts=tasks.encode(setting, rows, records, sizes.text_length),
         asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
         facts=tasks.fact_tokens(tokenizer),
@@ -131,6 +134,10 @@ def choose(
 ) -> Anchors:
     """The anchors of a round. Replicas own disjoint lists, and go through them in an order of their own.
 
+    A planted anchor is a record in other words; its answer is the partner that it had before anything was learned, or
+    NULL where that is hidden. Copies of the partner itself are no measure: they are nearer to it than any record of
+    another table, and whoever says yes to everything finds them all.
+
     Args:
         lists: [n] those to take from, at least one; all by default. Where a replica owns fewer than it needs it
             takes them more than once, and where there are fewer lists than replicas, some have the same one.
@@ -138,35 +145,34 @@ def choose(
     run, problem = config.train, desk.problem
     each = run.merge_every * run.anchors_per_step
     lists = np.arange(len(problem.anchor)) if lists is None else lists
-    rows = np.concatenate([_turn(config, lists, replica, number, each) for replica in range(run.replicas)])
-    planted = rng.random(len(rows)) < run.planted
+    turns = np.stack([_turn(config, lists, replica, number, each) for replica in range(run.replicas)])
+    planted = rng.random(turns.shape) < run.planted
+    for replica, row in enumerate(turns):
+        settled = _own(config, lists, replica)
+        settled = settled[desk.settled[settled] >= 0]
+        instead = planted[replica] & (desk.settled[row] < 0)
+        if len(settled):
+            row[instead] = rng.choice(settled, int(instead.sum()))
+    rows, planted = turns.reshape(-1), planted.reshape(-1)
+    planted &= desk.settled[rows] >= 0
     taken = rng.random(len(rows)) < run.hidden
-    target, weight = np.asarray(believed.target)[rows], np.asarray(believed.weight)[rows]
-    original = problem.record[rows, np.maximum(target, 0)]
-    planted &= original >= 0
+    slot = np.where(planted, desk.settled[rows], np.asarray(believed.target)[rows])
+    first = np.where(slot >= 0, problem.record[rows, np.maximum(slot, 0)], -1)[:, None]
     also = np.where(supervision.partners(problem, believed, rows), problem.record[rows], -1)
-    first = np.where(planted | (target >= 0), original, -1)[:, None]
-    # What a copy's original is the same as, the copy is the same as.
-    partners = np.concatenate([first, np.where(also == first, -1, also)], axis=1)
-    contents = []
-    pool = [desk.dataset.row(int(r)) for r in rng.integers(0, desk.dataset.size, POOL)]
-    for i, row in enumerate(rows):
-        if not planted[i]:
-            contents.append(desk.dataset.row(int(problem.anchor[row])))
-            continue
-        changed = desk.dataset.row(int(original[i]))
-        if taken[i]:
-            other = noise.contradict(rng, changed, pool)
-            changed, taken[i] = other or changed, other is not None
-        contents.append(noise.corrupt(rng, changed, rng.uniform(0.1, 0.5)))
+    also = np.where(also == first, -1, also)
+    partners, held = np.concatenate([first, also], axis=1), (planted & ~taken)[:, None]
+    contents = [desk.dataset.row(int(record)) for record in problem.anchor[rows]]
+    for i in np.flatnonzero(planted):
+        contents[i] = noise.corrupt(rng, contents[i], rng.uniform(*REWORDED))
     return Anchors(
         row=rows,
         rows=contents,
         planted=planted,
-        truth=np.where(taken[:, None], -1, partners),
         # A hidden match: the partners are taken out, and NULL is right.
-        hidden=np.where((taken & ~planted)[:, None], partners, -1),
-        weight=np.where(planted, 1.0, weight).astype(np.float32),
+        truth=np.where(taken[:, None], -1, np.concatenate([first, np.where(held, -1, also)], axis=1)),
+        unsure=np.where(held, also, -1),
+        hidden=np.where(taken[:, None], partners, -1),
+        weight=np.where(planted, 1.0, np.asarray(believed.weight)[rows]).astype(np.float32),
     )
 
 
@@ -178,14 +184,19 @@ def standing(desk: Desk, rows: np.ndarray) -> Anchors:
         rows=[desk.dataset.row(int(record)) for record in desk.problem.anchor[rows]],
         planted=np.zeros(len(rows), bool),
         truth=nobody,
+        unsure=nobody,
         hidden=nobody,
         weight=np.zeros(len(rows), np.float32),
     )
 
 
+def _own(config: TrainConfig, lists: np.ndarray, replica: int) -> np.ndarray:
+    return lists[replica % len(lists) :: config.train.replicas]
+
+
 def _turn(config: TrainConfig, lists: np.ndarray, replica: int, number: int, count: int) -> np.ndarray:
     """The lists that a replica takes in a round: its own share, shuffled anew each time it is through."""
-    own = lists[replica % len(lists) :: config.train.replicas]
+    own = _own(config, lists, replica)
     first = number * count
     taken: list[int] = []
     for position in range(first, first + count):

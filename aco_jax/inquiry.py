@@ -212,9 +212,13 @@ def likelihoods(
 
 
 def relevances(reader: Params, agents: learner_state.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
-    """`ranker.read` of n pairs, [n]."""
-    small = quantization.quantize(reader, agents.ranker.bits)
-    return chunked(partial(_read, small, config=agents.ranker), queries, records, size=at_once(agents.ranker.model))
+    """`ranker.read` of n pairs, [n], the reader's weights in as few bits as it works in."""
+    return read_by(quantization.quantize(reader, agents.ranker.bits), agents, queries, records)
+
+
+def read_by(reader: Params, agents: learner_state.Config, queries: np.ndarray, records: np.ndarray) -> np.ndarray:
+    """`ranker.read` of n pairs, [n], by a reader as it is."""
+    return chunked(partial(_read, reader, config=agents.ranker), queries, records, size=at_once(agents.ranker.model))
 
 
 def reasons(

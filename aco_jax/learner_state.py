@@ -69,7 +69,7 @@ class Config:
     policy_weight: float = 0.05  # of the episode's advantage in the base's loss
     shared_weight: float = 0.05  # of the shared reward in the losses of base, rewriter and ranker
     penalty_weight: float = 0.2
-    agreement_weight: float = 0.2  # of the committee's agreement in the shared reward
+    agreement_weight: float = 1.0  # of the committee's agreement in the shared reward
     scale_rate: float = 0.05  # of the running spread of the reward's members
     share_rate: float = 0.1  # Polyak rate between the encoders of base and actor
     share_every: int = 4  # merges; 0 never shares

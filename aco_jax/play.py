@@ -26,7 +26,7 @@ SCORED = 4  # candidates of an anchor whose text the reward model reads
 class Batch:
     """What the host prepared for B anchors."""
 
-    anchor: chex.Array  # [B] int32 record; a planted copy carries the record it was made of
+    anchor: chex.Array  # [B] int32 record; a planted anchor is this record in other words
     text: chex.Array  # [B, T] int32, the anchor as the reward model reads it
     query: chex.Array  # [B] int32, number of the query within the run
     ask_source: chex.Array  # [B, S] int32
@@ -37,7 +37,7 @@ class Batch:
     merits: chex.Array  # [B, M, 3] what that order went by
     candidates: Candidates  # [B, M + 1, K, ..]
     belief: Belief  # [B, M + 1, K]
-    fold: chex.Array  # [B] int32 of cross-fitting, -1 for a planted copy
+    fold: chex.Array  # [B] int32 of cross-fitting, -1 for a planted anchor
     missed: chex.Array  # [B, Y] planted partners that no query found
     reverse: chex.Array  # [B, M + 1, K] support of the candidate's own search for the anchor
     shares: chex.Array  # [B, 2] share of records with a partner, with several

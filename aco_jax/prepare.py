@@ -46,7 +46,7 @@ def round_material(
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics
 
 
-def next_copies(
+def next_planted(
     desk: Desk,
     config: TrainConfig,
     agents: learner_state.Config,
@@ -54,9 +54,9 @@ def next_copies(
     believed: supervision.State,
     number: int,
 ) -> play.Batch:
-    """A round that nothing was learned from, of planted copies only, whose answers are known: leaves [n, ..]."""
-    copies = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0))
-    material, _ = round_material(desk, copies, agents, params, believed, number)
+    """A round that nothing was learned from, of planted anchors only, whose answers are known: leaves [n, ..]."""
+    only = dataclasses.replace(config, train=dataclasses.replace(config.train, planted=1.0))
+    material, _ = round_material(desk, only, agents, params, believed, number)
     # Not -1: an axis may be empty.
     return jax.tree.map(lambda x: jnp.asarray(x.reshape(math.prod(x.shape[:3]), *x.shape[3:])), material)
 
@@ -70,7 +70,7 @@ def prepare(
     split = inquiry.split(team, anchors, asked, keys[1])
     batch, score = answers(team, believed, anchors, asked, split)
     record = batch.candidates.record
-    company = np.where(anchors.planted, -1, supervision.company(desk.problem, believed, anchors.row))
+    company = supervision.company(desk.problem, believed, anchors.row)
     anchor, row, slot = _worth_reading(record, score)
     reading = np.zeros(record.shape, np.float32)
     reading[anchor, row, slot] = inquiry.readings(team, batch, company, anchor, record[anchor, row, slot])
@@ -153,7 +153,7 @@ def search(team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: i
 def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, np.ndarray, np.ndarray]:
     """Evidence of candidates [n, M + 1, K], their reverse support and their plain score, [n, M + 1, K] each."""
     problem, flat = desk.problem, record.reshape(len(record), -1)
-    described = descriptions.describe(desk.index, _tables_of(desk, anchors), anchors.rows)
+    described = descriptions.describe(desk.index, _tables_of(desk, anchors.row), anchors.rows)
     seen, validity, score = listing.observe_new(problem, desk.index, described, flat, anchors.row, ~anchors.planted)
     reverse = seen[..., evidence.NAMES.index("reverse margin")]
     shape = record.shape
@@ -169,10 +169,14 @@ def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, 
 
 
 def believe(anchors: Anchors, record: np.ndarray, relation: int = 1) -> Belief:
-    """What is believed of candidates [n, M + 1, K]: the known partners are `relation`, all others unrelated."""
+    """What is believed of candidates [n, M + 1, K]: the known partners are `relation`, the others unrelated.
+
+    Of those that it is unsure of nothing is.
+    """
     stated = np.where(_among(record, anchors.truth), relation, UNRELATED)
+    held = (record >= 0) & ~_among(record, anchors.unsure)
     return Belief(
-        relation=np.where(record >= 0, stated, UNKNOWN).astype(np.int32),
+        relation=np.where(held, stated, UNKNOWN).astype(np.int32),
         weight=anchors.weight,
         planted=anchors.planted,
     )
@@ -197,22 +201,20 @@ def _among(record: np.ndarray, known: np.ndarray) -> np.ndarray:
     return ((record[..., None] == beside) & (beside >= 0)).any(axis=-1)
 
 
-def _tables_of(desk: Desk, anchors: Anchors) -> np.ndarray:
-    """The table whose columns a row has: a planted copy keeps those of the record it was made of."""
-    own = desk.dataset.table_of[desk.problem.anchor[anchors.row]]
-    return np.where(anchors.planted, desk.problem.table[anchors.row], own).astype(np.int32)
+def _tables_of(desk: Desk, lists: np.ndarray) -> np.ndarray:
+    """The table that the anchor of each list stands in, whose columns its words have."""
+    return desk.dataset.table_of[desk.problem.anchor[lists]].astype(np.int32)
 
 
 def _resembling(desk: Desk, anchors: Anchors, searched: np.ndarray, k: int) -> np.ndarray:
     """TF-IDF neighbours of planted rows, [n, k]; of other rows nothing."""
     found = np.full((len(searched), k), -1, np.int32)
-    copies = np.flatnonzero(anchors.planted)
-    if len(copies) == 0:
+    new = np.flatnonzero(anchors.planted)
+    if len(new) == 0:
         return found
-    described = descriptions.describe(
-        desk.index, _tables_of(desk, anchors)[copies], [anchors.rows[int(i)] for i in copies]
-    )
-    found[copies] = listing.neighbours(desk.dataset, desk.index, described, searched[copies], k)
+    words = [anchors.rows[int(i)] for i in new]
+    described = descriptions.describe(desk.index, _tables_of(desk, anchors.row[new]), words)
+    found[new] = listing.neighbours(desk.dataset, desk.index, described, searched[new], k)
     return found
 
 
@@ -250,14 +252,14 @@ def _worth_reading(record: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, n
 def _recalls(
     team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: inquiry.Split, record: np.ndarray
 ) -> dict[str, float]:
-    """Share of planted answers among the DEPTH first that each text finds, those of unseen records apart.
+    """Share of planted answers among the DEPTH first that each text finds, those to unseen records apart.
 
     `raw` is the anchor's own text; `rewriter` any of its subqueries.
     """
     desk, depth = team.desk, inquiry.DEPTH
     searched, original = desk.problem.table[anchors.row], anchors.truth[:, 0]
     planted = anchors.planted & (original >= 0)
-    fresh = planted & unseen(desk, team.config)[np.maximum(original, 0)]
+    fresh = planted & unseen(desk, team.config)[desk.problem.anchor[anchors.row]]
     raw = np.full((len(record), depth), retrieval.EMPTY)
     raw[planted] = inquiry.lexical(desk, asked.source[planted], searched[planted], depth)
     found = {

@@ -1,7 +1,7 @@
 """What the reward model's score goes by that it should not, and whether its margins mean what they say.
 
-Asked once, when nothing is trained any more, of the round that would come next: copies made by corruption, in words
-that no round had, whose right answer is known by construction. Nothing of it is trained on.
+Asked once, when nothing is trained any more, of the round that would come next: records in words that no round
+had, whose right answer was known before anything was learned. Nothing of it is trained on.
 
 Sources: Singhal et al. 2023, A Long Way to Go (length); Skalse et al. 2022, Defining and Characterizing Reward Hacking;
 Guo et al. 2017, On Calibration of Modern Neural Networks; Coste et al. 2023, Reward Model Ensembles.
@@ -27,7 +27,7 @@ from aco_jax.agents import reward
 from aco_jax.data.tokens import Special
 from aco_jax.ops import calibration, masking, probing
 from aco_jax.settings import TrainConfig
-from aco_jax.types import Params, Preference
+from aco_jax.types import UNKNOWN, Params, Preference
 
 Found = dict[str, Any]
 Effect = dict[str, chex.Array]  # change, interval, moved: standard deviations; responses: how many were changed
@@ -52,7 +52,7 @@ def examine(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk,
     preferences (how many), probes and calibration by name, length, and notes on what its score can be won by.
     """
     params = training.parameters(run, agents, desk.trunk)
-    batch = prepare.next_copies(desk, config, agents, params, run.believed, int(replicas.first(run.state.merges)))
+    batch = prepare.next_planted(desk, config, agents, params, run.believed, int(replicas.first(run.state.merges)))
     scale = replicas.first(run.state.averaged.scale)
     said = jax.device_get(_say(params["reward"], scale, agents, jnp.asarray(desk.texts), batch))
     first = batch.candidates.record[:, 0, 0]
@@ -101,7 +101,7 @@ def probe(
 
 
 def planted(special: Special, batch: play.Batch, texts: chex.Array, relations: int) -> Preference:
-    """The right response to each planted anchor before each wrong one, [B, n] pairs: known by construction.
+    """The right response to each planted anchor before each wrong one, [B, n] pairs.
 
     Where no candidate of row 0 is the answer, NULL is right.
     """
@@ -110,7 +110,9 @@ def planted(special: Special, batch: play.Batch, texts: chex.Array, relations: i
     right = batch.belief.relation[:, 0, :, None] == 1 + jnp.arange(relations)[None, None]
     right = right.reshape(right.shape[0], -1)
     right = jnp.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
+    unsure = jnp.repeat(batch.belief.relation[:, 0] == UNKNOWN, relations, axis=1)
     wrong = _valid(batch, relations) & ~right & batch.belief.planted[:, None]
+    wrong &= ~jnp.pad(unsure, ((0, 0), (0, 1)))
     places = jnp.broadcast_to(jnp.arange(right.shape[1]), right.shape)
     chosen = jnp.broadcast_to(jnp.argmax(right, axis=1)[:, None], right.shape)
     return dataclasses.replace(every, chosen=chosen, rejected=places, weight=wrong.astype(jnp.float32))

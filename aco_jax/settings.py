@@ -56,7 +56,7 @@ class RunConfig:
     anchors_per_step: int = bounded(16, 2, 4096)  # B of each replica
     candidates: int = bounded(8, 2, 64)  # K
     rewrites: int = bounded(2, 0, tasks.SUBQUERIES)  # M
-    planted: float = bounded(0.5, 0, 1)  # share of anchors that are planted copies
+    planted: float = bounded(0.5, 0, 1)  # share of anchors in other words, whose answers are known
     hidden: float = bounded(0.5, 0, 1)  # share of anchors whose answer is taken out: NULL is right
     temperature: float = bounded(0.5, 0, 10)  # of asking and rewriting
     walks: int = bounded(1024, 1)  # lists that the actor walks at most when tables are related, the most open first
@@ -94,7 +94,7 @@ class AgentsConfig:
     reward_combination: str = "mean"  # one of reward.COMBINATIONS
     reward_spread: float = bounded(0.5, 0)
     reward_hollow: float = bounded(1.0, 0)
-    agreement_weight: float = bounded(0.2, 0)
+    agreement_weight: float = bounded(1.0, 0)
     share_rate: float = bounded(0.1, 0, 1)
     share_every: int = bounded(4, 0)
 

@@ -54,7 +54,7 @@ class Belief:
 
     relation: chex.Array  # [.., M + 1, K] int32, UNKNOWN where nothing is believed
     weight: chex.Array  # [..] float32, 0 leaves the anchor out
-    planted: chex.Array  # [..] bool, True where known by construction: the shared reward uses these only
+    planted: chex.Array  # [..] bool, True where known before anything was learned: the shared reward uses these only
 
 
 @struct.dataclass

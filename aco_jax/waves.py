@@ -1,6 +1,6 @@
 """Walks the lists with a trained actor, greedily, and computes what it asks for where it asks for it.
 
-Before that the actor shows on planted copies that it decides no worse than the policy it began as (`trial`).
+Before that the actor shows on planted anchors that it decides no worse than the policy it began as (`trial`).
 
 Lists that the evidence settles are not walked: a language model has nothing to add there that is worth its price. In a
 wave each of the others goes on until it ends or wants what is not there: a reading, or the rewriter's rows. What is
@@ -44,7 +44,7 @@ class Walked:
 
 @dataclass(frozen=True)
 class Trial:
-    """The shared reward of the trained actor and of the fixed policy on planted copies, and who is to walk."""
+    """The shared reward of the trained actor and of the fixed policy on planted anchors, and who is to walk."""
 
     actor: float
     fixed: float
@@ -75,14 +75,14 @@ def walk(
 
 
 def trial(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> Trial:
-    """The actor beside the fixed policy it began as, on the copies of a round that was not played.
+    """The actor beside the fixed policy it began as, on the planted anchors of a round that was not played.
 
     Their answers are planted, so no label is needed to see an actor that has learned the wrong thing: then the fixed
     policy is to walk.
     """
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
     params, number = training.parameters(run, agents, desk.trunk), int(replicas.first(run.state.merges))
-    batch = prepare.next_copies(desk, config, agents, params, run.believed, number)
+    batch = prepare.next_planted(desk, config, agents, params, run.believed, number)
     scale, edges = replicas.first((run.state.averaged.scale, run.state.edges))
     count = len(batch.anchor)
     ready, pending = jnp.ones(batch.candidates.record.shape, bool), jnp.zeros(count, bool)

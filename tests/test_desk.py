@@ -1,30 +1,72 @@
-"""The desk: tables that have nothing in common, and those in which nothing can be changed."""
+"""The desk: what a round takes of the tables, and tables that have nothing in common."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from aco_jax import desk as desks
-from aco_jax import supervision
-from aco_jax.data import descriptions, listing, records, retrieval
+from aco_jax import supervision, train
+from aco_jax.data import records
 from aco_jax.settings import TrainConfig
 
 
-def test_a_copy_that_cannot_be_contradicted_has_its_original() -> None:
-    """All records say the same word: there is no other fact to take in its place, so that NULL is never right."""
-    frames = {name: pd.DataFrame({"id": ["1", "2"], "name": ["kettle", "kettle"]}) for name in "ab"}
-    dataset = records.from_frames(frames)
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=2, depth=2))
-    desk = SimpleNamespace(dataset=dataset, problem=problem)
-    anchors = desks.choose(desk, TrainConfig(), supervision.init(problem, 0), np.random.default_rng(0), 0)
-    assert anchors.planted.any()
-    assert (anchors.truth[anchors.planted] >= 0).any(axis=1).all()
-    assert all(row["name"] for row in anchors.rows)
+@pytest.fixture(name="opened")
+def fixture_opened(tiny: TrainConfig, shops: Path, tmp_path: Path) -> desks.Desk:
+    return train.open_desk(tiny, records.read_folder(shops, relations=records.SAME), tmp_path)
+
+
+def test_a_planted_anchor_is_a_record_in_other_words_whose_partner_the_tables_tell(
+    tiny: TrainConfig, opened: desks.Desk
+) -> None:
+    """Its partner is not what is believed by now, and what else is believed counts for nothing; hidden, all is gone."""
+    problem, lists = opened.problem, np.arange(len(opened.problem.anchor))
+    start = supervision.init(problem, 0)
+    other = np.where(np.asarray(start.target) == 1, 0, 1)  # by now another slot is believed everywhere
+    believed = dataclasses.replace(start, target=other.astype(np.int32), weight=np.full(len(lists), 0.5, np.float32))
+    config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, planted=1.0, merge_every=8))
+    anchors = desks.choose(opened, config, believed, np.random.default_rng(0), 0)
+    assert anchors.planted.all()
+    row, settled = anchors.row, np.asarray(start.target)[anchors.row]
+    assert (settled >= 0).all()
+    assert (np.asarray(start.target) < 0).any()  # others are not taken
+    partner, since = problem.record[row, settled], problem.record[row, other[row]]
+    hidden = (anchors.hidden >= 0).any(axis=1)
+    assert 0.2 < hidden.mean() < 0.8
+    assert (anchors.truth[hidden] == -1).all()
+    assert {(a, b) for a, b in zip(*np.sort(anchors.hidden[hidden])[:, -2:].T, strict=True)} == {
+        (min(a, b), max(a, b)) for a, b in zip(partner[hidden], since[hidden], strict=True)
+    }
+    np.testing.assert_array_equal(anchors.truth[~hidden].max(axis=1), partner[~hidden])
+    np.testing.assert_array_equal(anchors.unsure[~hidden].max(axis=1), since[~hidden])
+    own = [opened.dataset.row(int(record)) for record in problem.anchor[row]]
+    assert all(words.keys() == row.keys() for words, row in zip(anchors.rows, own, strict=True))
+    assert sum(words != row for words, row in zip(anchors.rows, own, strict=True)) > len(row) / 2
+
+
+def test_other_anchors_are_records_as_they_stand_with_what_is_believed_by_now(
+    tiny: TrainConfig, opened: desks.Desk
+) -> None:
+    start = supervision.init(opened.problem, 0)
+    config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, planted=0.0, hidden=0.0))
+    anchors = desks.choose(opened, config, start, np.random.default_rng(0), 0)
+    assert not anchors.planted.any()
+    assert (anchors.unsure == -1).all()
+    assert (anchors.hidden == -1).all()
+    slot = np.asarray(start.target)[anchors.row]
+    expected = np.where(slot >= 0, opened.problem.record[anchors.row, np.maximum(slot, 0)], -1)
+    np.testing.assert_array_equal(anchors.truth.max(axis=1), expected)
+    assert anchors.rows == [opened.dataset.row(int(record)) for record in opened.problem.anchor[anchors.row]]
+
+
+def test_where_the_tables_tell_no_partner_nothing_is_planted(tiny: TrainConfig, opened: desks.Desk) -> None:
+    nobody = dataclasses.replace(opened, settled=np.full_like(opened.settled, -1))
+    anchors = desks.choose(nobody, tiny, supervision.init(opened.problem, 0), np.random.default_rng(0), 0)
+    assert not anchors.planted.any()
 
 
 def test_tables_that_have_nothing_in_common_are_refused(tiny: TrainConfig) -> None:

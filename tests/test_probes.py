@@ -17,7 +17,7 @@ from aco_jax.data import records
 from aco_jax.data.tokens import Special
 from aco_jax.models import transformer
 from aco_jax.settings import TrainConfig
-from aco_jax.types import Belief, Candidates
+from aco_jax.types import UNKNOWN, Belief, Candidates
 
 SPECIAL = Special.at(0)
 WORD = SPECIAL.count  # the first token that is text
@@ -175,6 +175,15 @@ def test_planted_preferences_have_the_known_answer_first() -> None:
     assert weighed[1] == {(4, 0), (4, 1), (4, 2), (4, 3)}  # nobody is the answer: NULL over all
     assert weighed[2] == {(0, 2), (0, 3), (0, 4)}  # two answers: neither is wrong
     assert weighed[3] == set()  # not planted, not known
+
+
+def test_of_a_candidate_that_is_unsure_nothing_is_said() -> None:
+    batch = make_batch([[1, 0, 0]], [True])
+    relation = batch.belief.relation.copy()
+    relation[0, 0, 1] = UNKNOWN
+    batch = dataclasses.replace(batch, belief=dataclasses.replace(batch.belief, relation=relation))
+    pairs = probes.planted(SPECIAL, batch, jnp.asarray(CANDIDATE), relations=1)
+    np.testing.assert_array_equal(pairs.weight[0], [0, 0, 1, 1])
 
 
 def test_another_relation_of_the_answer_is_wrong_too() -> None:

@@ -98,8 +98,8 @@ def loss(
     Candidates of which nothing is believed are left out, and so are anchors of weight 0.
 
     Args:
-        fold: [B] int32; a member learns from the anchors of its own fold, nobody from fold -1: a planted copy is
-            nearer to its original than a real partner is, and would raise the bar for these.
+        fold: [B] int32; a member learns from the anchors of its own fold, nobody from fold -1: by planted anchors
+            the agents are measured, and their records are learned from as they stand.
 
     Returns:
         loss (nats an anchor) and metrics: MRR of the first partner, and how much relevance, validity and gain

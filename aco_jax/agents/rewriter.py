@@ -58,8 +58,8 @@ class Rewrites:
 
 
 def smaller(model: transformer.Config) -> transformer.Config:
-    """A network of at most half the parameters, over the same tokens."""
-    width = max(model.width * 2 // 3 // model.heads, 1) * model.heads
+    """A network of at most half the parameters, over the same tokens: half as wide."""
+    width = max(model.width // 2 // model.heads, 1) * model.heads
     return dataclasses.replace(
         model, width=width, mlp_width=2 * width, decoder_layers=max(model.decoder_layers // 2, 1)
     )

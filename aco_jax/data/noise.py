@@ -1,7 +1,6 @@
 """Second wordings of a record, for denoising and for planting what is known.
 
-`corrupt` writes a record as another shop would: the same thing, other words. `contradict` changes a fact
-that tells things apart: much the same words, another thing. Prices are never taken for such a fact.
+`corrupt` writes a record as another shop would: the same thing, other words.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ Row = dict[str, str]
 
 _PRICE = re.compile(r"price|cost|msrp|amount|usd|eur", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
-_WORD = re.compile(r"\S+")
 _MEASURE = re.compile(
     r"(?<![\w.])(?P<number>\d+(?:\.\d+)?)(?:[ -]?(?P<unit>inch(?:es)?|\"|''|cm|mm|kg|lbs?|oz|g|gb|tb|mb|"
     r"w|watts?|v|volts?|ft|feet|m|ml|l|litres?|liters?|hours?|hrs?|pack|pcs|pieces)|(?P<close>in))(?!\w)",
@@ -44,20 +42,6 @@ _CONVERSIONS = {
     "tb": ("gb", 1000.0),
     "l": ("ml", 1000.0),
 }
-_COLOURS = (
-    "black",
-    "white",
-    "silver",
-    "red",
-    "blue",
-    "green",
-    "grey",
-    "gray",
-    "pink",
-    "gold",
-    "brown",
-    "orange",
-)
 _NEAR = {"a": "s", "e": "r", "i": "o", "o": "p", "u": "y", "n": "m", "t": "r", "c": "v", "s": "d", "l": "k"}
 
 
@@ -83,22 +67,6 @@ def corrupt(
             found[main] = " ".join(parts if rng.random() < 0.5 else parts[::-1])
         found[column] = ""
     return found
-
-
-def contradict(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]] = ()) -> Row | None:
-    """A record that differs in one fact: a code, a number, a measure or a colour; much alike, not the same.
-
-    The fact changes wherever it stands, however it is written there. Without such a fact the value of one
-    attribute is taken from another row of `pool`. None where nothing can be changed.
-    """
-    facts = list(dict.fromkeys(_bare(word) for column, word in _words(row) if _is_fact(column, word)))
-    while facts:
-        fact = facts.pop(int(rng.integers(len(facts))))
-        other = _other_fact(rng, fact)
-        changed = {c: text if _PRICE.search(c) else _replace_fact(text, fact, other) for c, text in row.items()}
-        if changed != dict(row):
-            return changed
-    return _borrow(rng, row, pool)
 
 
 def drop_attributes(rng: np.random.Generator, row: Mapping[str, str], rate: float = 0.3) -> tuple[Row, Row]:
@@ -224,10 +192,6 @@ def _swap(words: list[str], i: int) -> list[str]:
     return [*words[: i - 1], words[i], words[i - 1], *words[i + 1 :]]
 
 
-def _words(row: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(column, word) for column, text in row.items() for word in _WORD.findall(text)]
-
-
 def _has_digit(word: str) -> bool:
     return _DIGIT.search(word) is not None
 
@@ -236,49 +200,5 @@ def _is_code(word: str) -> bool:
     return _has_digit(word) and any(s.isalpha() for s in word) and len(_bare(word)) > 3 and not _MEASURE.match(word)
 
 
-def _is_fact(column: str, word: str) -> bool:
-    return not _PRICE.search(column) and (_has_digit(word) or _bare(word) in _COLOURS)
-
-
 def _bare(word: str) -> str:
     return "".join(sign for sign in word.lower() if sign.isalnum())
-
-
-def _other_fact(rng: np.random.Generator, fact: str) -> str:
-    if fact in _COLOURS:
-        return str(rng.choice([colour for colour in _COLOURS if colour != fact and {colour, fact} != {"grey", "gray"}]))
-    places = [i for i, sign in enumerate(fact) if sign.isdigit()]
-    i = places[int(rng.integers(len(places)))]
-    low = 1 if i == places[0] else 0
-    return fact[:i] + str(rng.choice([d for d in "0123456789"[low:] if d != fact[i]])) + fact[i + 1 :]
-
-
-def _replace_fact(text: str, fact: str, other: str) -> str:
-    def change(found: re.Match[str]) -> str:
-        word = found.group()
-        if _bare(word) != fact:
-            return word
-        new = iter(other)
-        if len(other) != len(fact):
-            return other
-        return "".join(_like(next(new), sign) if sign.isalnum() else sign for sign in word)
-
-    return _WORD.sub(change, text)
-
-
-def _like(new: str, old: str) -> str:
-    return new.upper() if old.isupper() else new
-
-
-def _borrow(rng: np.random.Generator, row: Mapping[str, str], pool: Sequence[Mapping[str, str]]) -> Row | None:
-    choices = [
-        (column, other[column])
-        for column, text in row.items()
-        if text and not _PRICE.search(column)
-        for other in pool
-        if other.get(column) and _bare(other[column]) != _bare(text)
-    ]
-    if not choices:
-        return None
-    column, text = choices[int(rng.integers(len(choices)))]
-    return {**row, column: text}

@@ -3,8 +3,9 @@
     python experiments/benchmarks/reward_and_truth.py --workdir=W,W2,.. [--split=valid] [--out=runs/benchmarks]
 
 Each W is a finished run of experiments/aco.py. Its judge is taught anew with fewer rounds of self-training and fewer
-steps, which gives len(ROUNDS) x len(STEPS) variants a run. Each plays the round that would come next, of planted copies
-only, by the ranker's own decisions: that gives the reward, without labels. evaluate.py scores what each would state.
+steps, which gives len(ROUNDS) x len(STEPS) variants a run. Each plays the round that would come next, of planted
+anchors only, by the ranker's own decisions: that gives the reward, without labels. evaluate.py scores what each would
+state.
 
 Rank correlations (Spearman) over all variants of a data set. Nothing is chosen by them.
 """
@@ -92,9 +93,9 @@ def teach(
 
 
 def reward(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run) -> dict[str, float]:
-    """The shared reward of the ranker's own decisions on planted copies, and its parts."""
+    """The shared reward of the ranker's own decisions on planted anchors, and its parts."""
     params, number = training.parameters(run, agents, desk.trunk), int(replicas.first(run.state.merges))
-    batch = prepare.next_copies(desk, config, agents, params, run.believed, number)
+    batch = prepare.next_planted(desk, config, agents, params, run.believed, number)
     ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0)
     score = play.shared_score(batch, ranked, None, config.agents.agreement_weight)
     return {name: float(getattr(score, name)) for name in PARTS}

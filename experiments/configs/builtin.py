@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
     train.anchors_per_step = 16  # B, of each replica
     train.candidates = 8  # K, of the query and of each rewrite
     train.rewrites = 2  # M, subqueries an anchor
-    train.planted = 0.5  # share of anchors that are planted copies
+    train.planted = 0.5  # share of anchors in other words, whose answers are known
     train.hidden = 0.5  # share of anchors whose answer is taken out: NULL is right
     train.temperature = 0.5  # of asking and rewriting; 0 is greedy
     train.walks = 1024  # lists that the actor walks at most when tables are related, the most open first
@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
     agents.reward_combination = "mean"  # of the members; or worst_case, uncertainty_weighted
     agents.reward_spread = 0.5  # k of uncertainty_weighted: the mean less k times the variance of the members
     agents.reward_hollow = 1.0  # weight of the lesson that words which add nothing win nothing
-    agents.agreement_weight = 0.2  # of the committee's agreement in the shared reward
+    agents.agreement_weight = 1.0  # of the committee's agreement in the shared reward
     agents.share_rate = 0.1  # Polyak rate between the encoders of base and actor
     agents.share_every = 4  # merges; 0 never shares
 

@@ -1,4 +1,4 @@
-"""Corruption keeps the identity of a record, contradiction changes it, masks keep the specials."""
+"""Corruption keeps the identity of a record, masks keep the specials."""
 
 from __future__ import annotations
 
@@ -66,32 +66,6 @@ def test_units_are_spelt_or_converted_to_the_same_measure() -> None:
         assert number is None or float(number[1]) == pytest.approx(101.6)
     assert any("101.6" in size for size in sizes)
     assert len(sizes & inches) >= 4
-
-
-def test_contradiction_changes_one_fact_wherever_it_stands_and_never_the_price() -> None:
-    priced = {**ROW, "price": "40"}
-    kinds = set()
-    for seed in range(40):
-        row = noise.contradict(np.random.default_rng(seed), priced)
-        assert row.keys() == ROW.keys()
-        assert row["price"] == "40"
-        texts = row["title"] + " | " + row["text"] + " | " + row["size"]
-        gone = [fact for fact in ("kdl40v2500", "40inch", "black") if fact not in _bare(texts)]
-        assert len(gone) == 1
-        kinds.add(gone[0])
-        if gone == ["kdl40v2500"]:  # both spellings of the code became the same other code
-            assert re.search(r"KDL-\d\dV\d{4} 40 inch black", row["title"])
-            assert len(set(re.findall(r"kdl\d\dv\d{4}", _bare(texts)))) == 1
-        if gone == ["40inch"]:
-            assert len(set(re.findall(r"(\d\d) inch", texts))) == 1
-    assert kinds == {"kdl40v2500", "40inch", "black"}
-
-
-def test_contradiction_borrows_where_there_is_no_fact_and_gives_nothing_where_there_is_nothing() -> None:
-    rng = np.random.default_rng(0)
-    row = noise.contradict(rng, {"name": "kettle", "price": "9"}, [{"name": "Kettle"}, {"name": "saw", "price": "7"}])
-    assert row == {"name": "saw", "price": "9"}
-    assert noise.contradict(rng, {"name": "kettle", "price": "9"}, [{"price": "7"}]) is None
 
 
 def test_a_code_is_only_written_otherwise() -> None:
