@@ -5,10 +5,12 @@
 Each W is a finished run of experiments/aco.py. Its open lists are walked by the trained actor, by the fixed policy,
 which reads nothing, and by the same reading the candidates it comes to whose posterior is near a half, in one, two, ..
 bins on either side, in the end all of them. evaluate.py scores what each states; a reading counts there as in a run.
+Beside them, without a walk, the posterior at the threshold that gold likes best, which nobody can know.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,8 @@ from aco_jax import train as training
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 
+THRESHOLDS = np.linspace(0.1, 0.9, 17)  # of the posterior
+ORACLE = "best threshold"
 Point = dict[str, float]  # "f1", "tokens", "candidates": those read
 
 
@@ -44,8 +48,9 @@ def main() -> None:
     for data, runs in found.items():
         for who in runs[0]:
             print(line(data, who, [run[who] for run in runs]))
-        across = [_mean(runs, who, "tokens") for who in runs[0] if who != "actor"]
-        f1 = [[100 * run[who]["f1"] for run in runs] for who in runs[0] if who != "actor"]
+        policies = [who for who in runs[0] if who not in ("actor", ORACLE)]
+        across = [_mean(runs, who, "tokens") for who in policies]
+        f1 = [[100 * run[who]["f1"] for run in runs] for who in policies]
         charts[data] = svg.lines([cells.mean_line("fixed policies", across, f1)], "tokens read", "F1")
     words = f"{split} pairs; means over runs, 95% intervals."
     report.write_study(out / "reading-frontier.html", "F1 against what is read", words, charts)
@@ -65,7 +70,10 @@ def frontier(workdir: Path, place: Path, split: str) -> dict[str, Point]:
         judged = answer.judged(agents, desk, run, walked)
         pairs = cells.scored_apart(workdir, place / name.replace(", ", "-"), desk.dataset, judged, split)
         found[name] = {"f1": pairs["f1"], "tokens": float(walked.tokens), "candidates": float(walked.revealed.sum())}
-    return found
+    judged = answer.judged(agents, desk, run, None)
+    cuts = [dataclasses.replace(judged, related=judged.posterior > threshold) for threshold in THRESHOLDS]
+    f1 = [cells.scored_apart(workdir, place / ORACLE, desk.dataset, cut, split)["f1"] for cut in cuts]
+    return found | {ORACLE: {"f1": max(f1), "tokens": 0.0, "candidates": 0.0}}
 
 
 def line(data: str, who: str, points: Sequence[Mapping[str, float]]) -> str:

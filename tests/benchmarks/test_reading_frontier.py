@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import reading_frontier as benchmark
 
 
-def test_who_reads_further_reads_more(finished: Path, tmp_path: Path) -> None:
+def test_who_reads_further_reads_more(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "THRESHOLDS", (0.0, 1.0))  # all and nothing
     found = benchmark.frontier(finished, tmp_path, "valid")
-    assert list(found) == ["actor", "fixed", "fixed, 1 bins", "fixed, 2 bins", "fixed, 3 bins"]
-    read = [found[name]["tokens"] for name in list(found)[1:]]
+    assert list(found) == ["actor", "fixed", "fixed, 1 bins", "fixed, 2 bins", "fixed, 3 bins", "best threshold"]
+    assert found["best threshold"]["f1"] > 0  # all, for nothing is never right
+    read = [found[name]["tokens"] for name in list(found)[1:-1]]
     assert read == sorted(read)
     assert read[0] == 0 < read[-1]
     assert all((point["candidates"] > 0) == (point["tokens"] > 0) for point in found.values())
