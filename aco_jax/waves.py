@@ -86,7 +86,8 @@ def trial(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, r
     scale, edges = replicas.first((run.state.averaged.scale, run.state.edges))
     count = len(batch.anchor)
     ready, pending = jnp.ones(batch.candidates.record.shape, bool), jnp.zeros(count, bool)
-    problem, _ = pose(params, scale, agents, jnp.asarray(desk.texts), batch, jnp.zeros(count), ready, pending)
+    value, spread = rewards(params, scale, agents, jnp.asarray(desk.texts), batch, jnp.zeros(count))
+    problem, _ = pose(params, agents, batch, value, spread, jnp.zeros(count), ready, pending)
     table = learner_state.policy_table(params["actor"], agents)
     choices = [table, jnp.asarray(states.fixed_policy(agents.environment.bins))]
     actor, fixed = (np.asarray(jnp.argmax(policy, axis=1), np.int32) for policy in choices)
@@ -144,9 +145,13 @@ class _Lists:
         flat = _flat(record)
         self._final = jax.tree.map(np.array, environment.start(jnp.asarray(flat >= 0), jnp.asarray(self._pending)))
         self._logit = np.zeros(flat.shape, np.float32)
+        # A reading tells the reward model nothing: it is asked again only where candidates have come.
+        self._value, self._spread = (np.zeros((*flat.shape, agents.reward.relations), np.float32) for _ in range(2))
+        blocks = self.blocks(np.arange(len(rows))) if len(rows) else []
+        for block in blocks:
+            self._reward(block)
         self._null_shift: np.ndarray | None = None
-        if agents.null_shift is not None and len(rows):
-            blocks = self.blocks(np.arange(len(rows)))
+        if agents.null_shift is not None and blocks:
             self._null_shift = np.concatenate([self._mean_shift(agents.null_shift, block) for block in blocks])
 
     def blocks(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -178,6 +183,8 @@ class _Lists:
 
     def rewrite(self, lists: np.ndarray) -> None:
         """Has the queries of `lists` rewritten, and looks at what the subqueries find."""
+        if len(lists) == 0:
+            return
         for block in self.blocks(lists):
             full = np.resize(block, self._size)
             rows, asked = self.rows[full], jax.tree.map(lambda x, at=full: x[at], self._asked)
@@ -186,19 +193,28 @@ class _Lists:
             found, _ = prepare.answers(self._team, self._believed, anchors, asked, split)
             self._batch = jax.tree.map(partial(_put, block), self._batch, self._folded(found, rows))
             self._pending[block] = False
+            self._reward(block)
 
     def walked(self) -> Walked:
         final, flat = self._final, _flat(self._batch.candidates.record)
         return Walked(self.rows, flat, final.decision, self._logit, final.revealed, int(final.tokens.sum()))
 
+    def _reward(self, lists: np.ndarray) -> None:
+        """Asks the reward model about `lists`, of one block."""
+        full, team = np.resize(lists, self._size), self._team
+        batch, shift = jax.tree.map(lambda x: x[full], (self._batch, self._shift))
+        found = rewards(team.params, self._scale, team.agents, self._texts, batch, jnp.asarray(shift))
+        self._value, self._spread = (
+            _put(lists, old, new) for old, new in zip((self._value, self._spread), found, strict=True)
+        )
+
     def _pose(self, full: np.ndarray) -> tuple[environment.Problem, jax.Array]:
-        batch, shift, ready, pending, null_shift = jax.tree.map(
-            lambda x: x[full], (self._batch, self._shift, self._ready, self._pending, self._null_shift)
+        batch, value, spread, shift, ready, pending, null_shift = jax.tree.map(
+            lambda x: x[full],
+            (self._batch, self._value, self._spread, self._shift, self._ready, self._pending, self._null_shift),
         )
         team = self._team
-        return pose(
-            team.params, self._scale, team.agents, self._texts, batch, jnp.asarray(shift), ready, pending, null_shift
-        )
+        return pose(team.params, team.agents, batch, value, spread, jnp.asarray(shift), ready, pending, null_shift)
 
     def _mean_shift(self, config: null_shift.Config, lists: np.ndarray) -> np.ndarray:
         """What the actor shifts the NULL logits of `lists` by, before anything is read or rewritten, without noise."""
@@ -231,10 +247,10 @@ def _put(rows: np.ndarray, old: np.ndarray, new: jax.Array | np.ndarray) -> np.n
 @partial(jax.jit, static_argnames="agents")
 def pose(
     params: dict[str, Params],
-    scale: jax.Array,
     agents: learner_state.Config,
-    texts: jax.Array,
     batch: play.Batch,
+    value: jax.Array,
+    spread: jax.Array,
     shift: jax.Array,
     ready: jax.Array,
     pending: jax.Array,
@@ -243,6 +259,7 @@ def pose(
     """The walks of n lists, and the logits [n, L] with the readings there are, before any shift.
 
     Args:
+        value: [n, L, Y] of `rewards`, and spread.
         shift: [n] of all logits, where the share with a partner is not a half.
         ready: [n, M + 1, K] bool, the readings there are.
         pending: [n] bool, whether the rows below the first are still to be made.
@@ -250,7 +267,6 @@ def pose(
     """
     shift = shift[:, None, None, None]
     ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0, shift)
-    value, spread = _rewards(params["reward"], scale, agents, texts, batch, ranked)
     problem = play.problems(batch, ranked, value, spread)
     problem = dataclasses.replace(problem, ready=play.flat(ready), pending=pending)
     if null_shift is not None:
@@ -261,18 +277,24 @@ def pose(
 _mean_shift = jax.jit(play.mean_shift, static_argnums=(1, 2))
 
 
-def _rewards(
-    params: Params,
+@partial(jax.jit, static_argnames="agents")
+def rewards(
+    params: dict[str, Params],
     scale: jax.Array,
     agents: learner_state.Config,
     texts: jax.Array,
     batch: play.Batch,
-    ranked: play.Ranked,
+    shift: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Reward and spread of stating each relation for each candidate, [n, L, Y] each."""
+    """Reward and spread of stating each relation for each candidate of n lists, [n, L, Y] each.
+
+    Args:
+        shift: [n], as `pose` has it.
+    """
+    ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0, shift[:, None, None, None])
     few, place = play.likeliest(batch, ranked)
     every = play.all_preferences(agents.base.special, few, texts, agents.reward.relations)
-    score = partial(reward.score, params, agents.reward, scale=scale, key=None)
+    score = partial(reward.score, params["reward"], agents.reward, scale=scale, key=None)
     value, spread = jax.vmap(lambda one: score(batch=one))(every)
     count = ranked.blind.shape[1]
     return play.spread_out(value, place, count), play.spread_out(spread, place, count)

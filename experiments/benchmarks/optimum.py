@@ -91,7 +91,8 @@ def study(workdir: Path, data: str | None) -> Returns:
         batch = jax.tree.map(lambda x: jnp.asarray(x.reshape(-1, *x.shape[3:])), material)
         ready, count = jnp.ones(batch.candidates.record.shape, bool), len(batch.anchor)
         pending, even = jnp.zeros(count, bool), jnp.zeros(count)
-        problem, _ = waves.pose(params, scale, agents, jnp.asarray(desk.texts), batch, even, ready, pending)
+        value, spread = waves.rewards(params, scale, agents, jnp.asarray(desk.texts), batch, even)
+        problem, _ = waves.pose(params, agents, batch, value, spread, even, ready, pending)
         shifted = problem
         if agents.null_shift is not None:
             given = params["null_shift"], agents.null_shift, agents.environment, edges, problem
