@@ -56,3 +56,26 @@ def test_an_actor_that_learned_to_state_nothing_does_not_walk(
         assert found.trusted == trusted
         np.testing.assert_array_equal(found.choice, fixed.argmax(axis=1))
     assert found.fixed > found.actor + 0.3
+
+
+def test_what_is_kept_of_the_reward_model_is_what_it_says_of_the_candidates_there_are(
+    tiny: TrainConfig, shops: Path, tmp_path: Path
+) -> None:
+    desk = train.open_desk(tiny, records.read_folder(shops, relations=records.SAME), tmp_path)
+    agents = settings.learner_config(tiny, desk.dataset, desk.tokenizer)
+    run = train.start(tiny, agents, desk)
+    choice = np.zeros(agents.environment.bins.state_count, np.int32)
+    lists = waves._Lists(tiny, agents, desk, run, np.arange(5), choice)
+
+    def said() -> np.ndarray:
+        parts = (train.parameters(run, agents), lists._scale, agents, jnp.asarray(desk.texts))
+        return np.asarray(waves.rewards(*parts, lists._batch, jnp.asarray(lists._shift))[0])
+
+    before, first = said(), lists._value.copy()
+    np.testing.assert_allclose(first, before, rtol=1e-4, atol=1e-5)
+    lists.rewrite(np.array([1, 3]))
+    after = said()
+    np.testing.assert_allclose(lists._value, after, rtol=1e-4, atol=1e-5)
+    changed = np.abs(after - before).max(axis=(1, 2)) > 1e-3
+    assert not changed[[0, 2, 4]].any()
+    assert changed[[1, 3]].any()
