@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -31,6 +32,18 @@ jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+MAPPED = 20_000  # regions of memory; Linux gives a process 65,530, and every compiled program takes some
+_REGIONS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Compiled programs are dropped between modules before the process has no room for more, which would end it."""
+    yield
+    if _REGIONS.exists() and len(_REGIONS.read_bytes().splitlines()) > MAPPED:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
