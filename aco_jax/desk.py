@@ -135,8 +135,9 @@ def choose(
     """The anchors of a round. Replicas own disjoint lists, and go through them in an order of their own.
 
     A planted anchor is a record in other words; its answer is the partner that it had before anything was learned, or
-    NULL where that is hidden. Copies of the partner itself are no measure: they are nearer to it than any record of
-    another table, and whoever says yes to everything finds them all.
+    NULL where that is hidden. The place of a list without such a partner another of the replica's takes. Copies of the
+    partner itself are no measure: they are nearer to it than any record of another table, and whoever says yes to
+    everything finds them all.
 
     Args:
         lists: [n] those to take from, at least one; all by default. Where a replica owns fewer than it needs it
