@@ -78,6 +78,25 @@ def baselines(scores: Mapping[str, Any]) -> str:
     )
 
 
+def by_data(workdirs: Iterable[str], place: Path, compute: Callable[[Path, Path], Any]) -> dict[str, list[Any]]:
+    """By the name of the data set: what is computed of each finished run, its workdir and a folder of its own given.
+
+    These folders are in `place`, as is a JSON file for each run, which is read where it is there.
+    """
+    found: dict[str, list[Any]] = {}
+    for name in workdirs:
+        workdir = Path(name)
+        own = place / "-".join(workdir.parts[-2:])
+        result = kept(own.with_suffix(".json"), functools.partial(compute, workdir, own))
+        found.setdefault(data_name(workdir), []).append(result)
+    return found
+
+
+def data_name(workdir: Path) -> str:
+    """The name of the data set of a run."""
+    return Path(configuration.read(workdir, settings.TrainConfig).data.path).name or "built-in catalogues"
+
+
 def kept(path: Path, compute: Callable[[], Any]) -> Any:
     """What the JSON file holds; what is computed is written there first where there is none."""
     if not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 import cells
 import results
+from aco_jax import configuration
 from aco_jax.data.records import InputError
+from aco_jax.settings import TrainConfig
 
 
 def test_quarters_are_means_of_the_first_and_last_rows() -> None:
@@ -41,6 +44,24 @@ def test_a_cell_that_is_there_is_not_run_again(tmp_path: Path) -> None:
     kept = {"data": "nowhere", "seed": 0}
     (tmp_path / "nowhere-no_agents-0.json").write_text(json.dumps(kept))
     assert cells.run([cell], tmp_path, "valid") == [kept]
+
+
+def test_runs_are_grouped_by_their_data_and_computed_once(tmp_path: Path) -> None:
+    runs = [tmp_path / "runs" / name for name in ("a", "b", "c")]
+    for run, data in zip(runs, ("/data/shops", "", "/data/shops"), strict=True):
+        run.mkdir(parents=True)
+        config = dataclasses.replace(TrainConfig(), data=dataclasses.replace(TrainConfig().data, path=data))
+        (run / configuration.FILE).write_text(json.dumps(configuration.to_dict(config)), encoding="utf-8")
+    seen: list[tuple[Path, Path]] = []
+
+    def compute(workdir: Path, place: Path) -> str:
+        seen.append((workdir, place))
+        return workdir.name
+
+    for _ in range(2):
+        found = cells.by_data(map(str, runs), tmp_path / "study", compute)
+        assert found == {"shops": ["a", "c"], "built-in catalogues": ["b"]}
+    assert seen == [(run, tmp_path / "study" / f"runs-{run.name}") for run in runs]
 
 
 def test_a_run_that_fails_is_named_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from aco_jax import configuration, learner_state, replicas, settings, train, waves
+from aco_jax import desk as desks
 from aco_jax.data import records
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
+
+Begun = tuple[desks.Desk, learner_state.Config, train.Run]
 
 
 def test_lists_that_the_evidence_settles_are_left_out() -> None:
@@ -27,12 +30,16 @@ def test_of_too_many_the_most_open_are_walked_in_their_order() -> None:
     np.testing.assert_array_equal(waves.unsettled(place, posterior, most=2), [1, 3])
 
 
-def test_where_the_evidence_settles_every_list_nothing_is_walked(
-    tiny: TrainConfig, shops: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(name="begun")
+def fixture_begun(tiny: TrainConfig, shops: Path, tmp_path: Path) -> Begun:
+    """A run that has not learned anything yet."""
     desk = train.open_desk(tiny, records.read_folder(shops, relations=records.SAME), tmp_path)
     agents = settings.learner_config(tiny, desk.dataset, desk.tokenizer)
-    run = train.start(tiny, agents, desk)
+    return desk, agents, train.start(tiny, agents, desk)
+
+
+def test_where_the_evidence_settles_every_list_nothing_is_walked(tiny: TrainConfig, begun: Begun) -> None:
+    desk, agents, run = begun
     sure = dataclasses.replace(run.believed, posterior=np.ones_like(run.believed.posterior))
     choice = np.zeros(agents.environment.bins.state_count, np.int32)
     walked = waves.walk(tiny, agents, desk, dataclasses.replace(run, believed=sure), choice)
@@ -59,11 +66,9 @@ def test_an_actor_that_learned_to_state_nothing_does_not_walk(
 
 
 def test_what_is_kept_of_the_reward_model_is_what_it_says_of_the_candidates_there_are(
-    tiny: TrainConfig, shops: Path, tmp_path: Path
+    tiny: TrainConfig, begun: Begun
 ) -> None:
-    desk = train.open_desk(tiny, records.read_folder(shops, relations=records.SAME), tmp_path)
-    agents = settings.learner_config(tiny, desk.dataset, desk.tokenizer)
-    run = train.start(tiny, agents, desk)
+    desk, agents, run = begun
     choice = np.zeros(agents.environment.bins.state_count, np.int32)
     lists = waves._Lists(tiny, agents, desk, run, np.arange(5), choice)
 

@@ -46,13 +46,8 @@ Figures = dict[str, dict[str, float]]
 
 def main() -> None:
     out, split = Path(flags.FLAGS.out), flags.FLAGS.split
-    found: dict[str, list[dict[str, Figures]]] = {}
-    for name in flags.FLAGS.workdir:
-        workdir = Path(name)
-        data = Path(configuration.read(workdir, TrainConfig).data.path).name or "built-in catalogues"
-        place = out / "distilled" / "-".join(workdir.parts[-2:])
-        compute = functools.partial(figures, workdir, place, split)
-        found.setdefault(data, []).append(cells.kept(place.with_suffix(".json"), compute))
+    compute = functools.partial(figures, split=split)
+    found: dict[str, list[dict[str, Figures]]] = cells.by_data(flags.FLAGS.workdir, out / "distilled", compute)
     charts = {}
     for part in ("planted", "labelled"):
         columns = list(next(iter(found.values()))[0][part]["base" if part == "planted" else "raw words"])

@@ -36,13 +36,8 @@ Point = dict[str, float]  # "f1", "tokens", "candidates": those read
 
 def main() -> None:
     out, split = Path(flags.FLAGS.out), flags.FLAGS.split
-    found: dict[str, list[dict[str, Point]]] = {}
-    for name in flags.FLAGS.workdir:
-        workdir = Path(name)
-        data = Path(configuration.read(workdir, TrainConfig).data.path).name or "built-in catalogues"
-        place = out / "reading-frontier" / "-".join(workdir.parts[-2:])
-        compute = functools.partial(frontier, workdir, place, split)
-        found.setdefault(data, []).append(cells.kept(place.with_suffix(".json"), compute))
+    compute = functools.partial(frontier, split=split)
+    found: dict[str, list[dict[str, Point]]] = cells.by_data(flags.FLAGS.workdir, out / "reading-frontier", compute)
     print(f"{'data':<24}{'policy':<18}{'F1':>16}{'tokens read':>14}{'candidates':>12}")
     charts = {}
     for data, runs in found.items():

@@ -44,7 +44,7 @@ def main() -> None:
     for name in flags.FLAGS.workdir:
         workdir = Path(name)
         place = out / "reward-and-truth" / "-".join(workdir.parts[-2:])
-        data = Path(configuration.read(workdir, TrainConfig).data.path).name or "built-in catalogues"
+        data = cells.data_name(workdir)
         for rounds in ROUNDS:
             for steps in STEPS:
                 path = place.with_name(f"{place.name}-{rounds}-{steps}.json")
