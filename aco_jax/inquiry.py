@@ -93,7 +93,7 @@ def ask(team: Staff, anchors: Anchors, key: jax.Array) -> Asked:
     source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
     asked = base.generate_queries(params, agents.base, source, key, team.config.train.temperature, searched)
     query, written = jax.tree.map(np.asarray, asked)
-    found = lexical(desk, query.tokens, searched, team.depth)
+    found = lexical(desk, query.tokens if team.config.train.ask else source, searched, team.depth)
     return Asked(source, written, query, found, nearest(team, source, searched))
 
 

@@ -55,6 +55,7 @@ class RunConfig:
     replicas: int = bounded(2, 1, 1024)
     anchors_per_step: int = bounded(16, 2, 4096)  # B of each replica
     candidates: int = bounded(8, 2, 64)  # K
+    ask: bool = True  # search by the base's queries; else by the records' own words
     rewrites: int = bounded(2, 0, tasks.SUBQUERIES)  # M
     planted: float = bounded(0.5, 0, 1)  # share of anchors in other words, whose answers are known
     hidden: float = bounded(0.5, 0, 1)  # share of anchors whose answer is taken out: NULL is right
@@ -91,7 +92,7 @@ class AgentsConfig:
     label_smoothing: float = bounded(0.0, 0, 0.5)
     reward_margin: float = bounded(0.0, 0)
     reward_centring: float = bounded(0.0, 0)
-    reward_combination: str = "mean"  # one of reward.COMBINATIONS
+    reward_combination: str = "mean"  # one of reward.COMBINATIONS, or of reward.KINDS: of these members alone
     reward_spread: float = bounded(0.5, 0)
     reward_hollow: float = bounded(1.0, 0)
     agreement_weight: float = bounded(1.0, 0)
@@ -99,8 +100,9 @@ class AgentsConfig:
     share_every: int = bounded(4, 0)
 
     def __post_init__(self) -> None:
-        if self.reward_combination not in reward.COMBINATIONS:
-            expected = ", ".join(reward.COMBINATIONS)
+        possible = (*reward.COMBINATIONS, *reward.KINDS)
+        if self.reward_combination not in possible:
+            expected = ", ".join(possible)
             raise ValueError(f"reward_combination {self.reward_combination!r}, expected one of {expected}")
 
 

@@ -23,16 +23,19 @@ SWITCHES: dict[str, cells.Overrides] = {
     "no agents": {"train.rounds": 0, "train.pretrain_rounds": 0},
     "fixed policy": {"train.rounds": 0},  # the posterior at one threshold: nothing is learned by reward, nobody walks
     "evidence only": {"agents.rates.ranker": 0.0},  # the ranker never learns to weigh what it reads
+    "no asking": {"train.ask": False},  # the records' own words are what is searched by
     "no rewriting": {"train.rewrites": 0},
     "no reading": {"environment.token_cost": 1000.0},
     "base frozen": {"agents.rates.base": 0.0},
     "no shared reward": {"agents.shared_weight": 0.0, "agents.credit_weight": 0.0},
     "no penalties": {"agents.penalty_weight": 0.0},
+    "one member": {"agents.reward_combination": "scalar"},
     "no priorities": {"agents.priority_exponent": 0.0},
     "no smoothing": {"agents.smoothing": 1e-6},
     "no sharing": {"agents.share_every": 0},
     "one replica": {"train.replicas": 1},
 }
+SHARED = "shared/reward"  # in the last quarter of the rounds
 APART = ("no agents", "no rewriting", "one replica")  # have supervised stages of their own
 
 
@@ -47,7 +50,8 @@ def main() -> None:
         for seed in range(flags.FLAGS.seeds)
     ]
     found = cells.run(wanted, Path(flags.FLAGS.out), flags.FLAGS.split)
-    print(f"{'data':<18}{'switched off':<20}{'F1':>7}{'change, 95% interval':>24}{'tokens read':>14}")
+    measured = "".join(f"{name:>8}{'change, 95%':>21}" for name in ("F1", "reward"))
+    print(f"{'data':<18}{'switched off':<20}{measured}{'tokens read':>14}")
     for folder in folders:
         for name in dict.fromkeys(cell.switch for cell in wanted):
             runs = {
@@ -58,12 +62,24 @@ def main() -> None:
 
 
 def line(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:
-    """One part: F1 without it, the paired difference to the whole with its interval (Student's t), tokens read."""
+    """One part: F1 and shared reward without it, the paired differences to the whole with their intervals, tokens read.
+
+    The intervals are Student's t. Where nothing is learned by reward there is no shared reward to print.
+    """
     before, after = ([100 * run["scores"]["pairs"]["f1"] for run in group] for group in (whole, runs))
-    changes = [b - a for a, b in zip(before, after, strict=True)]
-    mean, half = cells.spread(changes)[0], cells.half_interval(changes)
     read = cells.spread([run["summary"]["tokens"].get("read by the actor", 0) for run in runs])[0]
-    return f"{data:<18}{name:<20}{cells.spread(after)[0]:>7.1f}{mean:>14.1f}{cells.plus_minus(half)}{read:>17.0f}"
+    start = f"{data:<18}{name:<20}{difference(before, after, 1)}"
+    if not all(SHARED in run["quarters"] for run in runs):
+        return f"{start}{'none':>29}{read:>14.0f}"
+    before, after = ([run["quarters"][SHARED][1] for run in group] for group in (whole, runs))
+    return f"{start}{difference(before, after, 3)}{read:>14.0f}"
+
+
+def difference(whole: Sequence[float], runs: Sequence[float], places: int) -> str:
+    """The mean without a part, and what the part's absence changes, paired, with its 95% interval."""
+    changes = [without - having for having, without in zip(whole, runs, strict=True)]
+    mean, half = cells.spread(changes)[0], cells.half_interval(changes)
+    return f"{cells.spread(runs)[0]:>8.{places}f}{mean:>12.{places}f}{cells.plus_minus(half, places):<9}"
 
 
 if __name__ == "__main__":

@@ -78,6 +78,15 @@ def test_queries_keep_to_their_table(team: inquiry.Staff, asked: inquiry.Asked) 
         assert ((found < 0) | (team.desk.dataset.table_of[found] == searched[:, None])).all()
 
 
+def test_a_base_that_does_not_ask_finds_what_the_records_own_words_find(team: inquiry.Staff) -> None:
+    config = dataclasses.replace(team.config, train=dataclasses.replace(team.config.train, ask=False))
+    own = inquiry.ask(dataclasses.replace(team, config=config), desks.standing(team.desk, ROWS), jax.random.key(0))
+    lists = team.desk.problem
+    expected = inquiry.lexical(team.desk, team.desk.asks[lists.anchor[ROWS]], lists.table[ROWS], team.depth)
+    np.testing.assert_array_equal(own.found, expected)
+    assert (own.found >= 0).any()
+
+
 def test_subqueries_stand_in_the_order_of_their_merits(team: inquiry.Staff, asked: inquiry.Asked) -> None:
     params = team.params | {"ranker": team.params["ranker"] | {"merits": np.array([0.3, 2.0, -1.0], np.float32)}}
     cold = dataclasses.replace(team.config, train=dataclasses.replace(team.config.train, temperature=0.0))

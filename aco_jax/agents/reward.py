@@ -46,7 +46,7 @@ class Config:
     label_smoothing: float = 0.0  # chance that a preference is the wrong way round
     margin: float = 0.0  # by which a preferred response should be ahead
     centring: float = 0.0  # weight of the text heads' squared sum over a pair
-    combination: str = "mean"  # of the members, one of COMBINATIONS
+    combination: str = "mean"  # of the members, one of COMBINATIONS; or one of KINDS: of these members alone
     spread_coefficient: float = 0.5  # k of mean - k * variance, where that is the combination
     hollow_weight: float = 0.0  # of what is taught of a response beside the same with words that add nothing
     hollow_label: float = 0.6  # chance that the former is better; 0.5 says that both are worth the same
@@ -130,6 +130,8 @@ def score(params: Params, config: Config, batch: Preference, scale: chex.Array, 
 def combine(config: Config, scores: chex.Array, scale: chex.Array) -> tuple[chex.Array, chex.Array]:
     """Reward and spread [K, Y] of the members' scores [E, K * Y], each divided by its scale [E]."""
     scaled = scores / scale[:, None]
+    if config.combination in KINDS:
+        scaled = scaled[config.kinds[config.combination]]
     if config.combination == "worst_case":
         reward = jax.vmap(preference.ensemble_worst, 1)(scaled)
     else:

@@ -266,7 +266,7 @@ def test_language_loss_of_a_uniform_model(params: chex.ArrayTree) -> None:
     np.testing.assert_allclose(value, np.log(MODEL.vocab_size), rtol=1e-5)
 
 
-@pytest.mark.parametrize("combination", reward.COMBINATIONS)
+@pytest.mark.parametrize("combination", [*reward.COMBINATIONS, "scalar", "dropout"])
 def test_members_are_combined_as_configured(params: chex.ArrayTree, combination: str) -> None:
     config = dataclasses.replace(CONFIG, combination=combination, spread_coefficient=0.3)
     batch, scale = one(make_batch()), jnp.arange(1.0, 1 + CONFIG.members)
@@ -276,9 +276,12 @@ def test_members_are_combined_as_configured(params: chex.ArrayTree, combination:
         "mean": scaled.mean(axis=0),
         "worst_case": scaled.min(axis=0),
         "uncertainty_weighted": scaled.mean(axis=0) - 0.3 * scaled.var(axis=0),
+        "scalar": scaled[3],
+        "dropout": scaled[4:6].mean(axis=0),
     }[combination]
+    taken = {"scalar": scaled[3:4], "dropout": scaled[4:6]}.get(combination, scaled)
     np.testing.assert_allclose(value[:, 0], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(spread[:, 0], scaled.std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(spread[:, 0], taken.std(axis=0), rtol=1e-4)
 
 
 def test_every_member_is_of_one_kind() -> None:
