@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
     train.replicas = 2  # spread over the devices there are
     train.anchors_per_step = 16  # B, of each replica
     train.candidates = 8  # K, of the query and of each rewrite
+    train.ask = True  # search by the base's queries; else by the records' own words
     train.rewrites = 2  # M, subqueries an anchor
     train.planted = 0.5  # share of anchors in other words, whose answers are known
     train.hidden = 0.5  # share of anchors whose answer is taken out: NULL is right
@@ -94,7 +95,7 @@ def get_config() -> ConfigDict:
     agents.label_smoothing = 0.0  # chance that a preference of the ranker is the wrong way round
     agents.reward_margin = 0.0  # by which a preferred response should be ahead, nats
     agents.reward_centring = 0.0  # weight that holds the offset of the reward's text heads at 0
-    agents.reward_combination = "mean"  # of the members; or worst_case, uncertainty_weighted
+    agents.reward_combination = "mean"  # of the members; or worst_case, uncertainty_weighted, or one kind of them alone
     agents.reward_spread = 0.5  # k of uncertainty_weighted: the mean less k times the variance of the members
     agents.reward_hollow = 1.0  # weight of the lesson that words which add nothing win nothing
     agents.agreement_weight = 1.0  # of the committee's agreement in the shared reward
