@@ -193,13 +193,16 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     logits, alone = map(np.array, _logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
 
-    def posterior_of(logits: np.ndarray) -> np.ndarray:
-        believed = supervision.update(problem, run.believed, logits, stating=True)
-        return calibration.tempered(believed.posterior, TEMPERATURE).astype(np.float32)
+    def posteriors(told: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """That of all members, and [C, P] of each set of them."""
+        found = []
+        for each in progress.through([logits, *alone], "competing", "judge"):
+            believed = supervision.update(problem, run.believed, each + told, stating=True)
+            found.append(calibration.tempered(believed.posterior, TEMPERATURE).astype(np.float32))
+        return found[0], np.stack(found[1:])
 
     if walked is None:
-        posterior, nobody = posterior_of(logits), np.zeros(len(problem.pair), bool)
-        committee = np.stack([posterior_of(each) for each in alone])
+        (posterior, committee), nobody = posteriors(0.0), np.zeros(len(problem.pair), bool)
         return Judged(problem.pair, posterior, nobody, nobody, posterior > 0.5, committee)
     # What was read counts as read, wherever the candidate stands in the list.
     record, place = problem.record[walked.lists], problem.place[walked.lists]
@@ -208,7 +211,7 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     with_reading = np.where(read, walked.logit[:, None], 0).sum(axis=2)
     told = np.zeros_like(logits)
     told[walked.lists] = np.where(read.any(axis=2), with_reading - logits[walked.lists], 0)
-    posterior, committee = posterior_of(logits + told), np.stack([posterior_of(each + told) for each in alone])
+    posterior, committee = posteriors(told)
 
     def pairs_where(chosen: np.ndarray) -> np.ndarray:
         named = (same & chosen[:, None]).any(axis=2) & (place >= 0)

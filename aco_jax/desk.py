@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import beginnings, learner, play, pretraining, supervision
+from aco_jax import beginnings, learner, play, pretraining, progress, supervision
 from aco_jax.agents import base, ranker, rewriter
 from aco_jax.data import descriptions, listing, noise, retrieval, tasks, tokens
 from aco_jax.data.records import Dataset
@@ -58,29 +58,37 @@ class Anchors:
 def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
     """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
     sizes = config.model
-    tokenizer = tokenizer or beginnings.tokenizer(sizes.base, sizes.trunk)
-    if tokenizer is None:
-        tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
-    setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
-    index = descriptions.fit(dataset)
-    lexical = retrieval.fit_lexical(dataset)
-    lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
-    problem = listing.prepare(dataset, index, lists)
-    records = range(dataset.size)
-    rows = [dataset.row(r) for r in records]
-    return Desk(
-        dataset=dataset,
-        tokenizer=setting.tokenizer,
-        setting=setting,
-        index=index,
-        lexical=lexical,
-        problem=problem,
-        settled=np.asarray(supervision.init(problem, 0).target),
-        texts=tasks.encode(setting, rows, records, sizes.text_length),
-        asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
-        facts=tasks.fact_tokens(tokenizer),
-        trunk=beginnings.trunk(sizes.trunk, tokenizer) if sizes.trunk else None,
-    )
+    with progress.bar(6, "tables", stays=False) as bar:
+        tokenizer = tokenizer or beginnings.tokenizer(sizes.base, sizes.trunk)
+        if tokenizer is None:
+            tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)
+        bar.update()
+        setting = tasks.fit(dataset, tokenizer, sizes.record_length, sizes.query_length)
+        bar.update()
+        index = descriptions.fit(dataset)
+        bar.update()
+        lexical = retrieval.fit_lexical(dataset)
+        lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
+        bar.update()
+        problem = listing.prepare(dataset, index, lists)
+        bar.update()
+        records = range(dataset.size)
+        rows = [dataset.row(r) for r in records]
+        desk = Desk(
+            dataset=dataset,
+            tokenizer=setting.tokenizer,
+            setting=setting,
+            index=index,
+            lexical=lexical,
+            problem=problem,
+            settled=np.asarray(supervision.init(problem, 0).target),
+            texts=tasks.encode(setting, rows, records, sizes.text_length),
+            asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
+            facts=tasks.fact_tokens(tokenizer),
+            trunk=beginnings.trunk(sizes.trunk, tokenizer) if sizes.trunk else None,
+        )
+        bar.update()
+    return desk
 
 
 def tables(desk: Desk) -> learner.Tables:

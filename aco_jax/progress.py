@@ -10,14 +10,15 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
+T = TypeVar("T")
 Row = dict[str, Any]  # "step": int, and "stage/name": float, or None where it was not finite
 
 
@@ -83,10 +84,20 @@ def read_metrics(workdir: Path) -> list[Row]:
     return rows
 
 
-def bar(total: int, stage: str, unit: str = "step", done: int = 0) -> tqdm:
+def bar(total: int, stage: str, unit: str = "step", done: int = 0, *, stays: bool = True) -> tqdm:
     """A progress bar with the time left, on stderr. Use as a context manager and call `.update()`.
 
-    Where stderr is no terminal it is written every ten seconds only.
+    Where stderr is no terminal it is written every ten seconds only. One that does not stay is gone when it is over.
     """
     every = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(total=total, initial=done, desc=f"{stage:<12}", unit=unit, mininterval=every, file=sys.stderr)
+    return tqdm(
+        total=total, initial=done, desc=f"{stage:<12}", unit=unit, mininterval=every, file=sys.stderr, leave=stays
+    )
+
+
+def through(items: Sequence[T], stage: str, unit: str = "step") -> Iterator[T]:
+    """The items one by one, beside a bar that is gone when they are."""
+    with bar(len(items), stage, unit, stays=False) as shown:
+        for item in items:
+            yield item
+            shown.update()

@@ -190,7 +190,7 @@ def believe(
     def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
         return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
 
-    for number in range(rounds):
+    for number in progress.through(range(rounds), "judging", "round"):
         if not np.any(believed.weight):
             break  # nothing to learn from
         lessons = proposed = supervision.propose(desk.problem, believed)

@@ -95,3 +95,13 @@ def test_the_bar_tells_the_time_left(capsys):
     assert "learn" in err
     assert "2/4" in err
     assert "<" in err  # elapsed<left
+
+
+def test_items_are_counted_as_they_go_by(capsys):
+    for item in progress.through(["a", "b", "c"], "read", "letter"):
+        if item == "c":
+            break
+    err = capsys.readouterr().err
+    assert "read" in err
+    assert "letter" in err
+    assert list(progress.through(range(3), "read")) == [0, 1, 2]

@@ -10,6 +10,9 @@ import numpy as np
 
 LEAST, MOST = 1e-9, 1.0  # weight of a further partner: there is none; as if there were no other
 _GREATEST_LOGIT, _LEAST_LOGIT = 12.0, -30.0
+_GREATEST_REST = 60.0  # e to it can still be held
+_SLIGHT = 1e-5  # odds of a pair that no other feels
+_SETTLED = 1e-5  # change of a message in a step below which it has arrived
 
 
 def partner_message(
@@ -30,6 +33,7 @@ def partner_message(
       apart: sum of u over the other pairs that may not.
       together: whether this pair may.
     """
+    rest = np.minimum(rest, _GREATEST_REST)
     return np.where(together, np.exp(rest), 1.0) / (1 + np.expm1(rest) / further + apart)
 
 
@@ -92,19 +96,32 @@ def marginals(
       size: records in all.
       further: the weight of a further partner of a left record, and of a right one.
       together: [P] which pairs of a left record may be there together, and which of a right one.
-      steps: of the messages.
+      steps: of the messages at most.
     """
     odds = np.exp(np.clip(logit.astype(np.float64), _LEAST_LOGIT, _GREATEST_LOGIT))
-    message = [np.ones(len(odds)), np.ones(len(odds))]
+    # Pairs that are next to impossible change nothing for others: they take at the end what those leave.
+    near, far = np.flatnonzero(odds > _SLIGHT), np.flatnonzero(odds <= _SLIGHT)
+    several = [np.broadcast_to(each, len(odds)) for each in together]
+    sides = [(pair[near, side], further[side], several[side][near]) for side in (0, 1)]
+    message = np.ones((2, len(near)))
+
+    def heard(side: int) -> tuple[np.ndarray, np.ndarray]:
+        """What each near pair adds to `rest` and to `apart` of its record's others, [n] each."""
+        _, weight, free = sides[side]
+        alone = odds[near] * message[1 - side]
+        return np.where(free, np.log1p(weight * alone), 0.0), np.where(free, 0.0, alone)
+
     for _ in range(steps):
-        for side, (weight, several) in enumerate(zip(further, together, strict=True)):
-            record, alone = pair[:, side], odds * message[1 - side]
-
-            def others(value: np.ndarray, record: np.ndarray = record) -> np.ndarray:
-                return np.maximum(np.bincount(record, value, size)[record] - value, 0.0)
-
-            rest = np.minimum(others(np.where(several, np.log1p(weight * alone), 0.0)), 60.0)
-            apart = others(np.where(several, 0.0, alone))
-            message[side] = (message[side] + partner_message(rest, weight, apart, several)) / 2
-    whole = odds * message[0] * message[1]
+        before = message.copy()
+        for side, (record, weight, free) in enumerate(sides):
+            rest, apart = (np.maximum(np.bincount(record, own, size)[record] - own, 0.0) for own in heard(side))
+            message[side] = (message[side] + partner_message(rest, weight, apart, free)) / 2
+        if np.abs(message - before).max(initial=0.0) < _SETTLED:
+            break
+    left = np.ones((2, len(odds)))
+    left[:, near] = message
+    for side, (record, weight, _) in enumerate(sides):
+        rest, apart = (np.bincount(record, own, size)[pair[far, side]] for own in heard(side))
+        left[side, far] = partner_message(rest, weight, apart, several[side][far])
+    whole = odds * left[0] * left[1]
     return (whole / (1 + whole)).astype(np.float32)

@@ -2,7 +2,7 @@
 
     python experiments/aco.py --config=experiments/configs/folder.py --config.data.path=DIR --workdir=W
 
-Machine: 2 cores, no accelerator. Time and result: see README.
+Machine: 2 cores, no accelerator. Time and result: see RESULTS.md.
 """
 
 from __future__ import annotations

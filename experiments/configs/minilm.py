@@ -3,7 +3,7 @@
     make setup-pretrained
     python experiments/aco.py --config=experiments/configs/minilm.py --config.data.path=DIR --workdir=W
 
-Machine: 2 cores, no accelerator. Time and result: see README.
+Machine: 2 cores, no accelerator. Time and result: see RESULTS.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
         --config.train.rounds=0 --config.train.pretrain_rounds=0
 
 What a relation asks for is read from its name and definition. The loop decides which records are the same; the other
-relations are judged beside it, with or without its rounds. Machine: 2 cores, no accelerator. Result: see README.
+relations are judged beside it, with or without its rounds. Machine: 2 cores, no accelerator. Result: see RESULTS.md.
 """
 
 from __future__ import annotations
