@@ -6,7 +6,7 @@ import numpy as np
 
 LEVEL = 0.9  # of an interval
 DRAWS = 400
-POSSIBLE = 1e-3  # less likely pairs count on average and are not drawn
+POSSIBLE = 1e-3  # of less likely pairs only is drawn how many are true (Poisson)
 
 
 def f1_interval(p: np.ndarray, said: np.ndarray, record: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -34,7 +34,7 @@ def f1_interval(p: np.ndarray, said: np.ndarray, record: np.ndarray, seed: int =
         judge = draw % len(p)
         weight = rng.poisson(1.0, len(names))[record].astype(np.float64)
         true = rng.random(len(said)) < p[judge]
-        total = float(weight @ said + weight @ true + rest[judge])
+        total = float(weight @ said + weight @ true) + rng.poisson(rest[judge])
         if total:  # a draw may hold no record at all
             found[draw] = 2 * float(weight @ (true & said)) / total
     if np.isnan(found).all():

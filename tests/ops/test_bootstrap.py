@@ -42,13 +42,17 @@ def test_a_committee_that_disagrees_widens_it() -> None:
     assert two[0] < one[0] < one[1] < two[1]
 
 
-def test_unlikely_pairs_count_on_average() -> None:
-    """A thousand pairs of .0009 are not drawn, but 0.9 of them are missed: F1 is at most 2 / (2 + 0.9)."""
-    p, said = np.full((1, 1001), 9e-4), np.zeros(1001, bool)
-    p[0, 0], said[0] = 1.0, True
-    low, high = bootstrap.f1_interval(p, said, np.zeros(1001, int))
-    assert low == 0.0  # where the record is not drawn
-    assert 2 / 2.9 <= high <= 4 * 2 / (4 * 2 + 0.9)
+def test_of_unlikely_pairs_is_drawn_how_many_are_missed() -> None:
+    """400 sure pairs are stated, 90 of 100,000 pairs of .0009 are missed on average: F1 is about 800 / (800 + 90)."""
+    p = np.concatenate([np.ones(400), np.full(100_000, 9e-4)])[None]
+    low, high = bootstrap.f1_interval(p, p[0] == 1, np.arange(p.size))
+    assert low == pytest.approx(800 / 890 - 1.645 * 0.0105, abs=4e-3)  # of Poisson(90) and of the weights of 400
+    assert high == pytest.approx(800 / 890 + 1.645 * 0.0105, abs=4e-3)
+
+
+def test_where_next_to_nothing_is_missed_everything_may_be_right() -> None:
+    p = np.concatenate([np.ones(50), np.full(50, 9e-4)])[None]
+    assert bootstrap.f1_interval(p, p[0] == 1, np.arange(100))[1] == 1.0
 
 
 @pytest.mark.parametrize("seed", range(3))
