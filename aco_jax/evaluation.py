@@ -127,7 +127,11 @@ def describe(result: Scores) -> str:
 
 
 def _read_matches(path: Path, dataset: Dataset) -> Pairs:
-    pairs, rows = read_pairs(path, dataset, "optional"), read_rows(path)
+    rows = read_rows(path)
+    if not rows.cells:  # it may be known that nothing matches
+        nobody = np.zeros(0, np.int32)
+        return Pairs(nobody, nobody, None)
+    pairs = read_pairs(path, dataset, "optional")
     if "relation" not in rows.columns:
         return Pairs(pairs.left, pairs.right, None)
     place = rows.columns.index("relation")

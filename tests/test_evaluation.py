@@ -77,6 +77,12 @@ def test_pairs_and_catalogue(labelled_folder):
     assert len(found) == 6
 
 
+def test_where_it_is_known_that_nothing_matches_all_that_is_stated_is_wrong(tmp_path):
+    write(tmp_path, "matches.csv", "ltable_id,rtable_id\n")
+    catalogue = scored(tmp_path, make_dataset(), [row("0", "0")], [])["catalogue"]
+    assert (catalogue["positive"], catalogue["predicted"], catalogue["f1"]) == (0, 1, 0.0)
+
+
 def test_named_relations(tmp_path):
     gold = "ltable_id,rtable_id,label\n0,0,Same\n1,1,same\n2,2,spare\n3,3,unrelated\n0,3,unrelated\n"
     write(tmp_path, "valid.csv", gold)
