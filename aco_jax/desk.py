@@ -106,7 +106,8 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
     """Supervised examples for every replica and step of supervised round `number`, leaves [R, steps, batch, ..]."""
     rng = np.random.default_rng([config.seed, LESSONS, number])
     replicas = config.train.replicas
-    count, seen = replicas * steps * batch, np.flatnonzero(~unseen(desk, config))
+    hidden = unseen(desk, config)
+    count, seen, partners = replicas * steps * batch, np.flatnonzero(~hidden), _partners(desk, hidden)
 
     def draw(n: int) -> list[int]:
         return rng.choice(seen, n).tolist()
@@ -114,14 +115,14 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
     thirds = (count // 3, count - 2 * (count // 3), count // 3)
     parts = [
         tasks.denoise(rng, desk.setting, draw(thirds[0])),
-        tasks.ask(rng, desk.setting, draw(thirds[1])),
-        _head(tasks.rewrite(rng, desk.setting, draw(-(-thirds[2] // tasks.SUBQUERIES))), thirds[2]),
+        tasks.ask(rng, desk.setting, draw(thirds[1]), partners),
+        _head(tasks.rewrite(rng, desk.setting, draw(-(-thirds[2] // tasks.SUBQUERIES)), partners), thirds[2]),
     ]
     mixed = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = rng.permutation(count)
     source, target, kind, _ = (column[order] for column in mixed)
-    rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES))), count)
-    asking = tasks.ask(rng, desk.setting, draw(count), unrelated=0.0)
+    rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES)), partners), count)
+    asking = tasks.ask(rng, desk.setting, draw(count), partners, unrelated=0.0)
     pairs = _pairs_to_read(desk, rng, count)
     found = pretraining.Lessons(
         base=base.SftBatch(source, target, kind),
@@ -197,6 +198,15 @@ def standing(desk: Desk, rows: np.ndarray) -> Anchors:
         hidden=nobody,
         weight=np.zeros(len(rows), np.float32),
     )
+
+
+def _partners(desk: Desk, hidden: np.ndarray) -> np.ndarray:
+    """The partner in each table that each record has by the tables alone, none hidden [N]: [N, tables] int32, -1."""
+    problem, found = desk.problem, np.full((desk.dataset.size, len(desk.dataset.tables)), -1, np.int32)
+    rows = np.flatnonzero(desk.settled >= 0)
+    partner = problem.record[rows, desk.settled[rows]]
+    found[problem.anchor[rows], problem.table[rows]] = np.where(hidden[partner], -1, partner)
+    return found
 
 
 def _own(config: TrainConfig, lists: np.ndarray, replica: int) -> np.ndarray:

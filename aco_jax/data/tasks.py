@@ -5,10 +5,10 @@
     ask       <ask> <relation> anchor record    <table> <level> <column>.. <sep> the query's words
     rewrite   <rewrite> record <sep> query      <level m> the words of subquery m
 
-A query holds the most telling words that the anchor and its planted partner, a second wording of it, have in
-common: model codes first, then by inverse document frequency in the table to search (Sparck Jones 1972), in the
-order of the record. What stands before <sep> are the guardrails: the table to search, the least relevance of an
-answer in eighths, the attributes spoken of.
+A query holds the most telling words that the anchor has in common with its partner, the one that it has by the tables
+alone, or a second wording of it where it has none: model codes first, then by inverse document frequency in the table
+to search (Sparck Jones 1972), in the order of the record. What stands before <sep> are the guardrails: the table to
+search, the least relevance of an answer in eighths, the attributes spoken of.
 """
 
 from __future__ import annotations
@@ -104,8 +104,18 @@ def denoise(rng: np.random.Generator, setting: Setting, records: Sequence[int], 
     return _examples(_begin(body, special.denoise), _end(setting, target), DENOISE, records)
 
 
-def ask(rng: np.random.Generator, setting: Setting, records: Sequence[int], unrelated: float = 0.2) -> Examples:
-    """Anchor and relation -> guardrails and query; a share `unrelated` asks for one with little in common."""
+def ask(
+    rng: np.random.Generator,
+    setting: Setting,
+    records: Sequence[int],
+    partners: np.ndarray | None = None,
+    unrelated: float = 0.2,
+) -> Examples:
+    """Anchor and relation -> guardrails and query; a share `unrelated` asks for one with little in common.
+
+    Args:
+        partners: [N, tables] int32, the record of each table that goes with each record, -1 where none is known.
+    """
     anchors = [_wording(rng, setting, record) for record in records]
     apart = rng.random(len(records)) < unrelated
     relations = np.where(apart, UNRELATED, rng.integers(1, len(setting.dataset.relations) + 1, len(records)))
@@ -118,23 +128,31 @@ def ask(rng: np.random.Generator, setting: Setting, records: Sequence[int], unre
     source = ask_sources(setting, anchors, records, relations)
     shown = [None if far else row for row, far in zip(source, apart, strict=True)]
     targets = []
-    for row, words, table, far in zip(rows, _words(setting, rows, searched, shown), searched, apart, strict=True):
-        partner = row if far else noise.corrupt(rng, row, rng.uniform(0.1, 0.4))
-        targets.append(_query(setting, words, _bag(partner), table, bool(far)))
+    found = _words(setting, rows, searched, shown)
+    for row, record, words, table, far in zip(rows, records, found, searched, apart, strict=True):
+        bag = _bag(row) if far else _said_there(rng, setting, row, record, table, partners)
+        targets.append(_query(setting, words, bag, table, bool(far)))
     return _examples(source, tokens.pad(targets, setting.target_length), ASK, records)
 
 
-def rewrite(rng: np.random.Generator, setting: Setting, records: Sequence[int]) -> Examples:
-    """Record and query -> its subqueries, SUBQUERIES examples a record: number m of record i at 3 i + m."""
+def rewrite(
+    rng: np.random.Generator, setting: Setting, records: Sequence[int], partners: np.ndarray | None = None
+) -> Examples:
+    """Record and query -> its subqueries, SUBQUERIES examples a record: number m of record i at 3 i + m.
+
+    Args:
+        partners: see `ask`.
+    """
     rows = [_wording(rng, setting, record) for record in records]
     searched = [_other_table(rng, setting, record) for record in records]
     room = setting.target_length - 2
     shown = encode(setting, rows, records, setting.source_length - 2 - room)
     queries, targets = [], []
-    for row, words, record in zip(rows, _words(setting, rows, searched, list(shown)), records, strict=True):
+    found = _words(setting, rows, searched, list(shown))
+    for row, record, words, table in zip(rows, records, found, searched, strict=True):
         title = setting.titles[setting.dataset.table_of[record]]
-        partner = _bag(noise.corrupt(rng, row, rng.uniform(0.1, 0.4)))
-        queries.append(_ids(_choose([word for word in words if _holds(partner, word.text)], room)))
+        bag = _said_there(rng, setting, row, record, table, partners)
+        queries.append(_ids(_choose([word for word in words if _holds(bag, word.text)], room)))
         for number, part in enumerate(_subqueries(words, title)):
             targets.append([setting.tokenizer.special.level(number), *_ids(_choose(part or words, room))])
     source = rewrite_sources(setting, rows, records, tokens.pad(queries, room))
@@ -196,6 +214,19 @@ def _other_table(rng: np.random.Generator, setting: Setting, record: int) -> int
     own = int(setting.dataset.table_of[record])
     table = int(rng.integers(len(setting.dataset.tables) - 1))
     return table + (table >= own)
+
+
+def _said_there(
+    rng: np.random.Generator,
+    setting: Setting,
+    row: Mapping[str, str],
+    record: int,
+    table: int,
+    partners: np.ndarray | None,
+) -> frozenset[str]:
+    """What the partner of a record in a table says; where none is known, a second wording of the row."""
+    known = -1 if partners is None else int(partners[record, table])
+    return _bag(setting.dataset.row(known) if known >= 0 else noise.corrupt(rng, row, rng.uniform(0.1, 0.4)))
 
 
 def _pool(setting: Setting, table: int, records: Sequence[int]) -> np.ndarray:
