@@ -122,7 +122,7 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
     order = rng.permutation(count)
     source, target, kind, _ = (column[order] for column in mixed)
     rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES)), partners), count)
-    asking = tasks.ask(rng, desk.setting, draw(count), partners, unrelated=0.0)
+    asking = tasks.ask(rng, desk.setting, draw(count), partners, unrelated=0.0, answered=True)
     pairs = _pairs_to_read(desk, rng, count)
     found = pretraining.Lessons(
         base=base.SftBatch(source, target, kind),

@@ -110,11 +110,14 @@ def ask(
     records: Sequence[int],
     partners: np.ndarray | None = None,
     unrelated: float = 0.2,
+    *,
+    answered: bool = False,
 ) -> Examples:
     """Anchor and relation -> guardrails and query; a share `unrelated` asks for one with little in common.
 
     Args:
         partners: [N, tables] int32, the record of each table that goes with each record, -1 where none is known.
+        answered: the known partner -> guardrails and query of the anchor, of which it is the answer.
     """
     anchors = [_wording(rng, setting, record) for record in records]
     apart = rng.random(len(records)) < unrelated
@@ -132,6 +135,11 @@ def ask(
     for row, record, words, table, far in zip(rows, records, found, searched, apart, strict=True):
         bag = _bag(row) if far else _said_there(rng, setting, row, record, table, partners)
         targets.append(_query(setting, words, bag, table, bool(far)))
+    if answered and partners is not None:
+        answers = partners[np.asarray(records), searched]
+        known = np.flatnonzero((answers >= 0) & ~apart)
+        rows = [setting.dataset.row(int(record)) for record in answers[known]]
+        source[known] = ask_sources(setting, rows, answers[known].tolist(), relations[known])
     return _examples(source, tokens.pad(targets, setting.target_length), ASK, records)
 
 
