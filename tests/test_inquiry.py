@@ -144,11 +144,13 @@ def test_readings_are_the_gap_to_the_anchor_and_what_is_likelier_together(
 
 def test_no_lesson_is_made_of_what_is_to_stay_unseen(team: inquiry.Staff, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
+    answers: list[int] = []
     for name in ("denoise", "ask", "rewrite"):
         write = getattr(desks.tasks, name)
 
         def listen(rng, setting, records, *args, write=write, **others):
             drawn.extend(records)
+            answers.extend(int(record) for partners in args for record in partners[partners >= 0])
             return write(rng, setting, records, *args, **others)
 
         monkeypatch.setattr(desks.tasks, name, listen)
@@ -156,4 +158,6 @@ def test_no_lesson_is_made_of_what_is_to_stay_unseen(team: inquiry.Staff, monkey
     unseen = desks.unseen(team.desk, team.config)
     assert 0 < unseen.sum() < 0.3 * len(unseen)
     assert not unseen[drawn].any()
+    assert len(set(answers)) > 20
+    assert not unseen[answers].any()
     assert len(set(drawn)) > 20

@@ -110,6 +110,43 @@ def test_a_related_query_speaks_of_what_the_anchor_shows(setting):
         assert np.isin(words[words > special.eos], source).all()
 
 
+@pytest.fixture
+def partners():
+    """The camera, record 2 and 6, goes with itself; of the others nothing is known."""
+    found = np.full((8, 2), -1, np.int32)
+    found[2, 1], found[6, 0] = 6, 2
+    return found
+
+
+def test_a_query_holds_what_the_partner_says(setting, partners):
+    """The partner of "canon ixus 95is camera" says canon as its maker; were it the mug, nothing would be held."""
+    found = tasks.ask(rng(), setting, np.full(60, 2), partners, unrelated=0.0)
+    texts = {setting.tokenizer.decode(guard(setting, target)[3]) for target in found.target}
+    assert texts
+    for text in texts:
+        assert set(text.replace("-", "").split()) <= {"canon", "ixus", "95is", "camera"}
+    partners[2, 1] = 4  # the television
+    found = tasks.rewrite(rng(), setting, np.full(60, 2), partners)
+    after = [row[int(np.flatnonzero(row == setting.tokenizer.special.sep)[0]) + 1 :] for row in found.source]
+    assert not any(row.any() for row in after)  # no word of the camera's is said there
+
+
+def test_an_answered_query_is_read_beside_its_answer(setting, partners):
+    plain, answered = (
+        tasks.ask(rng(), setting, many(setting, 4), partners, unrelated=0.0, answered=answered)
+        for answered in (False, True)
+    )
+    np.testing.assert_array_equal(plain.target, answered.target)
+    known = np.isin(plain.record, [2, 6])
+    np.testing.assert_array_equal(plain.source[~known], answered.source[~known])
+    other = np.where(plain.record[known] == 2, 6, 2)
+    rows = [setting.dataset.row(int(record)) for record in other]
+    expected = tasks.ask_sources(
+        setting, rows, other.tolist(), plain.source[known, 1] - setting.tokenizer.special.relation(0)
+    )
+    np.testing.assert_array_equal(answered.source[known], expected)
+
+
 def test_codes_come_first_and_stand_in_the_order_of_the_record(setting):
     found = tasks.ask(rng(), setting, np.zeros(60, int), unrelated=0.0)
     said = [words_of(setting, guard(setting, target)[3]) for target in found.target]
