@@ -18,6 +18,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
+SOON = 2.0  # seconds
 T = TypeVar("T")
 Row = dict[str, Any]  # "step": int, and "stage/name": float, or None where it was not finite
 
@@ -87,11 +88,18 @@ def read_metrics(workdir: Path) -> list[Row]:
 def bar(total: int, stage: str, unit: str = "step", done: int = 0, *, stays: bool = True) -> tqdm:
     """A progress bar with the time left, on stderr. Use as a context manager and call `.update()`.
 
-    Where stderr is no terminal it is written every ten seconds only. One that does not stay is gone when it is over.
+    Where stderr is no terminal it is written every ten seconds only. One that does not stay is gone when it is over,
+    and is not seen at all where that is soon.
     """
-    every = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(
-        total=total, initial=done, desc=f"{stage:<12}", unit=unit, mininterval=every, file=sys.stderr, leave=stays
+        total=total,
+        initial=done,
+        desc=f"{stage:<12}",
+        unit=unit,
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        file=sys.stderr,
+        leave=stays,
+        delay=0.0 if stays else SOON,
     )
 
 

@@ -97,11 +97,13 @@ def test_the_bar_tells_the_time_left(capsys):
     assert "<" in err  # elapsed<left
 
 
-def test_items_are_counted_as_they_go_by(capsys):
+def test_items_are_counted_as_they_go_by(capsys, monkeypatch):
+    assert list(progress.through(range(3), "read")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""  # it was soon over
+    monkeypatch.setattr(progress, "SOON", 0.0)
     for item in progress.through(["a", "b", "c"], "read", "letter"):
         if item == "c":
             break
     err = capsys.readouterr().err
     assert "read" in err
     assert "letter" in err
-    assert list(progress.through(range(3), "read")) == [0, 1, 2]
