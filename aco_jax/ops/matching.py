@@ -12,7 +12,7 @@ LEAST, MOST = 1e-9, 1.0  # weight of a further partner: there is none; as if the
 _GREATEST_LOGIT, _LEAST_LOGIT = 12.0, -30.0
 _GREATEST_REST = 60.0  # e to it can still be held
 _SLIGHT = 1e-5  # odds of a pair that no other feels
-_SETTLED = 1e-5  # change of a message in a step below which it has arrived
+_SETTLED = 1e-6  # change of a message in a step below which it has arrived
 
 
 def partner_message(

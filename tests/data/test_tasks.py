@@ -119,7 +119,7 @@ def partners():
 
 
 def test_a_query_holds_what_the_partner_says(setting, partners):
-    """The partner of "canon ixus 95is camera" says canon as its maker; were it the mug, nothing would be held."""
+    """The partner of "canon ixus 95is camera" says all of its words; were it the television, nothing would be held."""
     found = tasks.ask(rng(), setting, np.full(60, 2), partners, unrelated=0.0)
     texts = {setting.tokenizer.decode(guard(setting, target)[3]) for target in found.target}
     assert texts
