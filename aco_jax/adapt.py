@@ -133,7 +133,9 @@ def _learn(
         desk.tokenizer.save(folder / "tokenizer")  # with the columns that are new
     agents, mesh = learner_config(config, after, desk.tokenizer), replicas.make_mesh(config.train.replicas)
     lists, fold = new_lists(desk.problem, news.told), training.carry_folds(old, learned.believed.fold, desk)
-    run = dataclasses.replace(training.start(config, agents, desk), state=learned.state)
+    run = training.start(config, agents, desk)
+    believed = dataclasses.replace(run.believed, checked=learned.believed.checked)
+    run = dataclasses.replace(run, state=learned.state, believed=believed)
     first = int(replicas.first(learned.state.merges))
     play_round = partial(_round, config, agents, desk, lists, first, desks.tables(desk), _compiled(agents, mesh))
     steps: list[training.Step] = [("judging", partial(training.judge_again, config, agents, desk, fold))]

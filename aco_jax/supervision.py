@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import chex
 import jax
@@ -27,13 +26,17 @@ EMPTY_LOGIT = -30.0
 Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the fold [n] of each
 
 
-class Checked(NamedTuple):
-    """How a judge does on the lists that were proposed, by its members that never saw them."""
+@struct.dataclass
+class Checked:
+    """How a judge does on the lists that were proposed, by its members that never saw them.
 
-    temperature: float  # by which its logits should be divided
-    # [kinds] mean probability of a partner, where one is believed and where it is hidden; nan where none is believed.
-    seen: np.ndarray
-    hidden: np.ndarray
+    temperature [] float32: by which its logits should be divided; seen, hidden [kinds] float32: mean probability of a
+    partner, where one is believed and where it is hidden, nan where none is believed.
+    """
+
+    temperature: chex.Array
+    seen: chex.Array
+    hidden: chex.Array
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class State:
 
     target [R] int32: slot of the believed partner, -1 where none; weight [R] float32; fold [R] int32;
     posterior [P] float32: of each pair, both directions seen; prior [kinds] float32: share with a partner;
-    several [kinds] float32: share of matched anchors that two partners or more claim; round int32.
+    several [kinds] float32: share of matched anchors that two partners or more claim; checked: of the last judge;
+    round int32.
     """
 
     target: chex.Array
@@ -67,6 +71,7 @@ class State:
     posterior: chex.Array
     prior: chex.Array
     several: chex.Array
+    checked: Checked
     round: chex.Array
     seed: chex.Array
 
@@ -74,7 +79,9 @@ class State:
 def init(problem: listing.Problem, seed: int, config: Config = Config()) -> State:
     """The confident start: pairs whose records are each other's best by text and title.
 
-    A record without a partner has a best one too. Where they are few only the most alike are believed first.
+    Whom no partner is like has a best one too, often the same thing in another size or colour: a pair whose codes or
+    numbers contradict each other more than is usual is not believed first, and where partners are few only the most
+    alike are. What is believed falsely here is what self-training goes on believing.
     """
     rows = np.arange(len(problem.anchor))
     best = problem.score.argmax(axis=1)
@@ -83,11 +90,14 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
     mutual = (problem.score.max(axis=1) > 0) & (returned == problem.anchor) & (problem.record[rows, best] >= 0)
     kinds = [problem.kind == kind for kind in range(int(problem.kind.max()) + 1)]
     prior = np.array([mutual[kind].mean() for kind in kinds], np.float32)
-    first = mutual.copy()
-    for kind in kinds if prior.mean() < config.few else ():
-        alike = problem.score.max(axis=1)[mutual & kind]
-        share = max(config.first, config.least_first / max(1, len(alike)))
-        first[mutual & kind] = alike >= (np.quantile(alike, max(0.0, 1 - share)) if len(alike) else 0.0)
+    validity = problem.validity[np.maximum(problem.place[rows, best], 0)]
+    first = mutual & (validity >= (np.median(validity[mutual]) if mutual.any() else 0.0))
+    if prior.mean() < config.few:
+        alike = problem.score.max(axis=1) * validity
+        for kind in kinds:
+            among = alike[mutual & kind]
+            share = max(config.first, config.least_first / max(1, len(among)))
+            first[mutual & kind] = among >= (np.quantile(among, max(0.0, 1 - share)) if len(among) else 0.0)
     state = State(
         target=np.where(first, best, -1).astype(np.int32),
         weight=first.astype(np.float32),
@@ -95,6 +105,7 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
         posterior=np.zeros(len(problem.pair), np.float32),
         prior=prior,
         several=np.zeros(len(kinds), np.float32),
+        checked=unchecked(len(kinds)),
         round=np.int32(0),
         seed=np.int32(seed),
     )
@@ -173,6 +184,11 @@ def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray
     )
 
 
+def unchecked(kinds: int) -> Checked:
+    """What is known of a judge that nobody has checked: nothing is changed by it."""
+    return Checked(np.float32(1), np.full(kinds, np.nan, np.float32), np.full(kinds, np.nan, np.float32))
+
+
 def check(problem: listing.Problem, state: State, proposed: Lessons, logits: np.ndarray) -> Checked:
     """What the judge's held-out logits [2 n, K] of what was proposed say of the judge itself."""
     candidates, belief, _ = proposed
@@ -185,7 +201,7 @@ def check(problem: listing.Problem, state: State, proposed: Lessons, logits: np.
     share = mine * weight[: mine.shape[1]]
     total = share.sum(axis=1)
     seen, hidden = (np.where(total > 0, share @ each / np.where(total > 0, total, 1), np.nan) for each in matched)
-    return Checked(temperature, seen, hidden)
+    return Checked(np.float32(temperature), seen.astype(np.float32), hidden.astype(np.float32))
 
 
 def update(
@@ -200,16 +216,17 @@ def update(
     """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches.
 
     Args:
-        checked: of the judge. Where few records have partners, what is believed falsely and taught next soon is most of
-            what is believed; there what is learned, not stated, is by the judge's own temperature and a careful prior.
+        checked: of the judge, if it is not the one that `state` knows. Where few records have partners, what is
+            believed falsely and taught next soon is most of what is believed; there beliefs are by the judge's own
+            temperature and a careful prior.
         stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
             rare it is and, where a table seldom repeats its records, be like the first. In learning there is none
             in such tables; in others it stands for itself, for the first judge knows one partner only, and would
             teach the next that there are no others.
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
-    prior = estimate_prior(problem, logits, config)
-    if checked is not None and not stating and prior.max() < config.few:
+    prior, checked = estimate_prior(problem, logits, config), checked or state.checked
+    if prior.max() < config.few:
         logits = logits / checked.temperature
         prior = careful_prior(problem, logits, checked, prior, config)
     shift = np.log(prior / (1 - prior))
@@ -228,6 +245,7 @@ def update(
         posterior=posterior,
         prior=prior.astype(np.float32),
         several=several.astype(np.float32),
+        checked=checked,
         round=np.int32(int(state.round) + 1),
     )
     return dataclasses.replace(moved, fold=_folds(problem, moved, config))

@@ -237,7 +237,7 @@ def judge_again(
     params = parameters(run, agents)["ranker"]["judge"]
     seen = jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     logits = np.asarray(judge.judged(params, agents.ranker.judge, seen, fold, agents.ranker.folds))[..., 0]
-    believed = supervision.update(desk.problem, supervision.init(desk.problem, config.seed), logits, stating=True)
+    believed = supervision.update(desk.problem, run.believed, logits, stating=True)
     believed = dataclasses.replace(believed, fold=fold)
     metrics = {"data/believed": float((believed.weight > 0).mean())}
     return dataclasses.replace(run, believed=believed, logits=logits), metrics

@@ -56,6 +56,25 @@ def test_of_few_mutual_pairs_the_most_alike_are_believed_first(parts):
     assert state.prior == pytest.approx(whole.prior)  # the share of all that are mutual
 
 
+@pytest.mark.parametrize("few", [0.0, 1.0])
+def test_what_contradicts_itself_is_not_believed_first(few):
+    """The last two things are said alike but for their codes; where all codes differ nobody's do."""
+
+    def first(other_names):
+        left = pd.DataFrame({"id": list("0123"), "name": NAMES})
+        dataset = records.from_frames({"a": left, "b": pd.DataFrame({"id": list("0123"), "name": other_names})})
+        index = descriptions.fit(dataset)
+        problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+        state = supervision.init(problem, 0, supervision.Config(few=few, first=1.0))
+        assert state.prior == pytest.approx(1.0)  # all are mutual
+        return {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)}
+
+    others = [name[:-4] + code for name, code in zip(NAMES, ("z911", "y822", "x733", "w644"), strict=True)]
+    assert first(NAMES) == set(range(8))
+    assert first(NAMES[:3] + others[3:]) == {0, 1, 2, 4, 5, 6}
+    assert first(others) == set(range(8))
+
+
 def test_a_judge_is_checked_on_what_it_was_taught(parts):
     """Believed partners are seen at three to one, and where they are hidden another at one to three."""
     problem = parts[2]
@@ -85,28 +104,25 @@ def test_the_careful_prior_takes_off_what_is_seen_where_nothing_is(parts):
         np.testing.assert_array_equal(supervision.careful_prior(problem, logits, checked, prior), prior)
 
 
-def test_few_partners_are_learned_with_care_and_stated_as_they_are(parts):
+def test_few_partners_are_believed_with_care(parts):
     problem = parts[2]
     state, checked = supervision.init(problem, 0), supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1))
     rare, common = (logits_of(problem, gold) for gold in ({(0, 4)}, {(0, 4), (1, 5), (2, 6)}))
-
-    def priors(logits, few):
-        config = supervision.Config(few=few)
-        return [
-            supervision.update(problem, state, logits, config, checked=checked, stating=stating).prior
-            for stating in (False, True)
-        ]
-
     for logits, few in ((rare, 0.5), (common, 1.0)):
-        learned, stated = priors(logits, few)
+        config = supervision.Config(few=few)
         logits = np.where(problem.record >= 0, logits, supervision.EMPTY_LOGIT)
         by_em = supervision.estimate_prior(problem, logits)
-        np.testing.assert_allclose(stated, by_em, rtol=1e-5)
         careful = supervision.careful_prior(problem, logits / 2, checked, by_em)
-        np.testing.assert_allclose(learned, careful, rtol=1e-5)
-        assert (np.abs(learned - stated) > 0.01).any()
-    learned, stated = priors(common, 0.5)  # not few
-    np.testing.assert_array_equal(learned, stated)
+        assert (np.abs(careful - by_em) > 0.01).any()
+        learned = supervision.update(problem, state, logits, config, checked=checked)
+        np.testing.assert_allclose(learned.prior, careful, rtol=1e-5)
+        # What is stated is by the judge that was checked last, and by one that was not, as it says.
+        stated = supervision.update(problem, learned, logits, config, stating=True)
+        np.testing.assert_allclose(stated.prior, careful, rtol=1e-5)
+        unchecked = supervision.update(problem, state, logits, config, stating=True)
+        np.testing.assert_allclose(unchecked.prior, by_em, rtol=1e-5)
+    many = supervision.update(problem, state, common, checked=checked)
+    np.testing.assert_array_equal(many.prior, supervision.update(problem, state, common).prior)
 
 
 def test_hidden_match_leaves_only_null(parts):
