@@ -132,6 +132,8 @@ class TrainConfig:
 
 
 DEEP = 6  # layers of a side, from which on they are compiled as one loop
+# What attributes say the judge's network has read as well, so that it counts half.
+WITNESSES = (judge.Witness("amounts", evidence.AMOUNTS), judge.Witness("attributes", evidence.ATTRIBUTES, credit=0.5))
 T5 = Architecture(
     position="relative",
     norm="scaled_rms",
@@ -184,7 +186,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         ),
         ranker=ranker.Config(
             model=models.small,
-            judge=judge.Config(columns=evidence.JUDGED, witness=evidence.WITNESS, relations=relations),
+            judge=judge.Config(columns=evidence.JUDGED, witnesses=WITNESSES, relations=relations),
             bits=4 if sizes.int4 else 8,
             rank=models.rank,
         ),

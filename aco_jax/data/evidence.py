@@ -44,8 +44,10 @@ NAMES = FACTS + VIEW
 JUDGED = tuple(range(len(FACTS))) + tuple(
     len(FACTS) + VIEW.index(name) for name in ("margin", "reverse margin", "own repeats", "other repeats", "direction")
 )
-# Amounts are no part of the text that chooses the first believed pairs.
-WITNESS = tuple(FACTS.index(name) for name in ("price ratio", "price equal", "price missing"))
+# Amounts are no part of the text that chooses the first believed pairs; attributes other than the first, which is the
+# title, are a small one.
+AMOUNTS = tuple(FACTS.index(name) for name in ("price ratio", "price equal", "price missing"))
+ATTRIBUTES = tuple(FACTS.index(f"{item} {slot}") for slot in range(1, SLOTS) for item in ("similar", "absent"))
 CHUNK = 20_000  # pairs whose sparse rows are held at a time
 
 

@@ -4,9 +4,9 @@ Its members are one tree with a leading axis E. `fit` trains all of them in one 
 that its fold leaves it, with items of the evidence dropped at random: what chose the believed pairs must not
 be all that a member can read.
 
-A witness is a second network on the items that had no part in that choice. It learns apart from the rest how much more
-often a partner than another candidate looks like this; beside the text it would be given no weight, for what was
-believed is a function of the text.
+A witness is a further network on a few of the items. It learns apart from the rest how much more often a partner than
+another candidate looks like this; beside the text these items would be given little weight, for what was believed is a
+function of the text.
 """
 
 from __future__ import annotations
@@ -28,11 +28,20 @@ LISTS = 4096  # lists that `fit` is compiled for, or a multiple
 
 
 @dataclass(frozen=True)
+class Witness:
+    """A network that reads some items of the evidence alone."""
+
+    name: str  # of its parameters
+    columns: tuple[int, ...]
+    credit: float = 1.0  # what its log ratio is multiplied by: less where the items are no independent evidence
+
+
+@dataclass(frozen=True)
 class Config:
     """Sizes and training of the judge."""
 
     columns: tuple[int, ...]  # the items of evidence it reads
-    witness: tuple[int, ...] = ()  # the items that the witness reads
+    witnesses: tuple[Witness, ...] = ()
     relations: int = 1  # Y
     members: int = 4  # E
     widths: tuple[int, int] = (64, 32)
@@ -46,21 +55,23 @@ class Config:
 
 @partial(jax.jit, static_argnames="config")
 def init(key: chex.PRNGKey, config: Config) -> Params:
-    """{'network', 'witness'}: each {'hidden', 'middle', 'out'} of {'kernel' [E, .., ..], 'bias' [E, ..]}."""
-    network, witness = jax.random.split(key)
-    relations = config.relations
+    """{'network', and each witness by name}: {'hidden', 'middle', 'out'} of {'kernel' [E, .., ..], 'bias' [E, ..]}."""
+    sizes = {"network": (len(config.columns), *config.widths)}
+    sizes |= {witness.name: (len(witness.columns), *config.witness_widths) for witness in config.witnesses}
+    keys = jax.random.split(key, len(sizes))
     return {
-        "network": _network_init(network, config.members, (len(config.columns), *config.widths, relations)),
-        "witness": _network_init(witness, config.members, (len(config.witness), *config.witness_widths, relations)),
+        name: _network_init(part, config.members, (*widths, config.relations))
+        for part, (name, widths) in zip(keys, sizes.items(), strict=True)
     }
 
 
 @partial(jax.jit, static_argnames="config")
 def member_scores(params: Params, config: Config, evidence: chex.Array) -> chex.Array:
-    """Evidence [.., K, F] -> logits [E, .., K, Y]: what the network says and, as odds multiply, the witness."""
+    """Evidence [.., K, F] -> logits [E, .., K, Y]: what the network says and, as odds multiply, the witnesses."""
 
     def score(member: Params) -> jax.Array:
-        return _judgement(member, config, evidence) + _testimony(member, config, evidence)
+        said = (each.credit * _testimony(member, each, evidence) for each in config.witnesses)
+        return sum(said, _judgement(member, config, evidence))
 
     return jax.vmap(score)(params)
 
@@ -89,10 +100,10 @@ def held_out(scores: chex.Array, fold: chex.Array, folds: int = 2) -> jax.Array:
 
 
 def loss(member: Params, config: Config, candidates: Candidates, belief: Belief, keep: chex.Array) -> jax.Array:
-    """The network's loss and the witness's, of one member: their parameters and gradients are apart.
+    """The network's loss and the witnesses', of one member: their parameters and gradients are apart.
 
     The network's is a listwise softmax with NULL: -log p(a believed partner), or -log p(NULL) where there is none;
-    several believed partners share the probability. The witness's is logistic, partners against other candidates of
+    several believed partners share the probability. A witness's is logistic, partners against other candidates of
     their lists at equal weight, so that its logit is the log ratio of the two densities (Qin 1998, Inferences for
     Case-Control and Semiparametric Two-Sample Density Ratio Models).
 
@@ -104,7 +115,11 @@ def loss(member: Params, config: Config, candidates: Candidates, belief: Belief,
     stated = belief.relation.reshape(*shape[:2], 1) == 1 + jnp.arange(config.relations)[None, None]
     related, other = known & stated, known & ~stated
     chosen = _choice(_judgement(member, config, candidates.evidence, keep).reshape(shape), known, related)
-    return chosen + _ratio(_testimony(member, config, candidates.evidence).reshape(shape), related, other)
+    apart = (
+        _ratio(_testimony(member, each, candidates.evidence).reshape(shape), related, other)
+        for each in config.witnesses
+    )
+    return sum(apart, chosen)
 
 
 def _choice(scores: chex.Array, known: chex.Array, related: chex.Array) -> jax.Array:
@@ -202,8 +217,8 @@ def _judgement(member: Params, config: Config, evidence: chex.Array, keep: chex.
     return _network(member["network"], evidence[..., np.array(config.columns, int)] * keep)
 
 
-def _testimony(member: Params, config: Config, evidence: chex.Array) -> jax.Array:
-    return _network(member["witness"], evidence[..., np.array(config.witness, int)])
+def _testimony(member: Params, witness: Witness, evidence: chex.Array) -> jax.Array:
+    return _network(member[witness.name], evidence[..., np.array(witness.columns, int)])
 
 
 def _network(member: Params, x: chex.Array) -> jax.Array:

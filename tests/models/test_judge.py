@@ -13,7 +13,14 @@ from aco_jax.models import judge
 from aco_jax.types import Belief, Candidates
 
 CONFIG = judge.Config(
-    columns=(0,), witness=(2,), members=2, widths=(8, 8), dropped=0.0, learning_rate=3e-2, steps=60, batch=16
+    columns=(0,),
+    witnesses=(judge.Witness("witness", (2,)), judge.Witness("doubted", (0, 2), credit=0.25)),
+    members=2,
+    widths=(8, 8),
+    dropped=0.0,
+    learning_rate=3e-2,
+    steps=60,
+    batch=16,
 )
 
 
@@ -35,27 +42,28 @@ def one(tree, rows):
     return jax.tree.map(lambda x: x[rows], tree)
 
 
-def silent(params, part):
-    """The same judge, one of its two parts saying nothing."""
-    return params | {part: jax.tree.map(jnp.zeros_like, params[part])}
+def alone(params, part):
+    """The same judge, all of its parts but one saying nothing."""
+    return jax.tree.map(jnp.zeros_like, params) | {part: params[part]}
 
 
-def test_loss_is_the_negative_log_softmax_with_null_and_the_logistic_loss_of_the_witness():
+def test_loss_is_the_negative_log_softmax_with_null_and_the_logistic_loss_of_the_witnesses():
     candidates, belief = batch()
     params = judge.init(jax.random.key(0), CONFIG)
-    network, witness = (
-        np.asarray(judge.member_scores(silent(params, part), CONFIG, candidates.evidence), np.float64)[0, :2, 0, :2, 0]
-        for part in ("witness", "network")
+    network, witness, doubted = (
+        np.asarray(judge.member_scores(alone(params, part), CONFIG, candidates.evidence), np.float64)[0, :2, 0, :2, 0]
+        for part in ("network", "witness", "doubted")
     )
     total = np.log(1 + np.exp(network).sum(axis=1))
-    chosen = np.mean([total[0] - network[0, 1], total[1]])
-    partner, other = witness[0, 1], witness[0, 0]  # the second list has no partner to tell apart
-    ratio = (np.log1p(np.exp(-partner)) + np.log1p(np.exp(other))) / 2
+    expected = np.mean([total[0] - network[0, 1], total[1]])
+    for logit in (witness, doubted / 0.25):  # however much it counts, it learns the whole ratio
+        partner, other = logit[0, 1], logit[0, 0]  # the second list has no partner to tell apart
+        expected += (np.log1p(np.exp(-partner)) + np.log1p(np.exp(other))) / 2
     few = one(candidates, slice(2)), one(belief, slice(2))
     found = judge.loss(one(params, 0), CONFIG, *few, jnp.ones((2, 1, 1, 1)))
-    np.testing.assert_allclose(found, chosen + ratio, rtol=1e-5)
-    both = judge.member_scores(params, CONFIG, candidates.evidence)[0, :2, 0, :2, 0]
-    np.testing.assert_allclose(both, network + witness, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    all_of_them = judge.member_scores(params, CONFIG, candidates.evidence)[0, :2, 0, :2, 0]
+    np.testing.assert_allclose(all_of_them, network + witness + doubted, rtol=1e-4, atol=1e-6)
 
 
 def test_the_witness_learns_the_log_ratio_of_densities():
@@ -72,7 +80,7 @@ def test_the_witness_learns_the_log_ratio_of_densities():
     at = np.linspace(-1, 2, 7)
     seen = np.zeros((7, 1, 1, 3), np.float32)
     seen[..., 2] = at[:, None, None]
-    found = judge.member_scores(silent(params, "network"), config, jnp.asarray(seen)).mean(axis=0)[:, 0, 0, 0]
+    found = judge.member_scores(alone(params, "witness"), config, jnp.asarray(seen)).mean(axis=0)[:, 0, 0, 0]
     np.testing.assert_allclose(found, at - 0.5, atol=0.3)
 
 
@@ -88,7 +96,7 @@ def test_fit_learns_and_the_same_seed_gives_the_same_bits():
     params, metrics = judge.fit(start, CONFIG, candidates, belief, fold, seed=3)
     again, _ = judge.fit(start, CONFIG, candidates, belief, fold, seed=3)
     jax.tree.map(np.testing.assert_array_equal, params, again)
-    assert metrics["judge_loss"] < np.log(2) + 0.2  # item 2 tells the witness nothing
+    assert metrics["judge_loss"] < np.log(2) + 0.2  # item 2 alone tells nothing
     score = np.asarray(judge.member_scores(params, CONFIG, candidates.evidence)).mean(axis=0)[:, 0, :2, 0]
     np.testing.assert_array_equal(score.max(axis=1) > 0, np.arange(40) % 2 == 0)
 
