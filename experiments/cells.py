@@ -70,10 +70,10 @@ def changes(fields: Sequence[str]) -> Overrides:
 BASELINES = f"{'mutual best':>13}{'one-to-one':>12}"
 
 
-def baselines(scores: Mapping[str, Any]) -> str:
-    """F1 of both baselines in the pairs that `scores` are of, in percent, under the heading BASELINES."""
+def baselines(scores: Sequence[Mapping[str, Any]], of: str = "pairs") -> str:
+    """Mean F1 of both baselines in what `scores` are of, in percent, under the heading BASELINES."""
     return "".join(
-        f"{100 * scores['baselines'][method]['pairs']['f1']:>{width}.1f}"
+        f"{100 * statistics.fmean(score['baselines'][method][of]['f1'] for score in scores):>{width}.1f}"
         for method, width in (("mutual best", 13), ("one-to-one", 12))
     )
 

@@ -62,7 +62,7 @@ def line(name: str, runs: Sequence[dict[str, Any]]) -> str:
     weighted = cells.spread([100 * score["weighted_f1"] for score in scores])[0]
     seconds = max(run["wall_seconds"] for run in runs)
     nothing = 100 * scores[0]["all_negative_weighted_f1"]
-    ours = f"{name:<18}{mean:>9.1f}{cells.plus_minus(deviation)}{cells.baselines(scores[0])}"
+    ours = f"{name:<18}{mean:>9.1f}{cells.plus_minus(deviation)}{cells.baselines(scores)}"
     memory = max(run["summary"]["peak_memory"] for run in runs) / 1e9
     return f"{ours}{weighted:>13.1f}{nothing:>8.1f}{seconds:>9.0f}{memory:>6.1f}"
 

@@ -130,7 +130,7 @@ def main() -> None:
         scores = [cell["scores"] for cell in found if cell["data"] == path.name]
         mean, deviation = cells.spread([100 * score["pairs"]["f1"] for score in scores])
         estimate = cells.spread([100 * score["pairs"]["label_free_f1"] for score in scores])[0]
-        print(f"{path.name:<30}{mean:>7.1f}{cells.plus_minus(deviation)}{estimate:>12.1f}{cells.baselines(scores[0])}")
+        print(f"{path.name:<30}{mean:>7.1f}{cells.plus_minus(deviation)}{estimate:>12.1f}{cells.baselines(scores)}")
 
 
 def read(path: Path) -> Folder:
