@@ -93,7 +93,7 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
     validity = problem.validity[np.maximum(problem.place[rows, best], 0)]
     first = mutual & (validity >= (np.median(validity[mutual]) if mutual.any() else 0.0))
     if prior.mean() < config.few:
-        alike = problem.score.max(axis=1) * validity
+        alike = problem.score.max(axis=1) + validity
         for kind in kinds:
             among = alike[mutual & kind]
             share = max(config.first, config.least_first / max(1, len(among)))

@@ -275,6 +275,9 @@ def test_a_later_delivery_is_learned_and_related(tmp_path: Path, monkeypatch: py
     # What was learned goes on, beliefs are of the new lists.
     _, old_desk, old = restored(workdir)
     agents, desk, new = restored(folder)
+    # The judge is as it was, and with it what is known of it.
+    assert np.isfinite(old.believed.checked.hidden).all()
+    jax.tree.map(np.testing.assert_array_equal, new.believed.checked, old.believed.checked)
     assert desk.dataset.fingerprint == summary["fingerprint"] != dataset.fingerprint
     assert int(new.state.merges[0]) == int(old.state.merges[0]) + 2
     assert int(new.state.step[0]) == int(old.state.step[0]) + 2 * config.train.merge_every

@@ -56,23 +56,24 @@ def test_of_few_mutual_pairs_the_most_alike_are_believed_first(parts):
     assert state.prior == pytest.approx(whole.prior)  # the share of all that are mutual
 
 
-@pytest.mark.parametrize("few", [0.0, 1.0])
+@pytest.mark.parametrize("few", [0.0, 2.0])
 def test_what_contradicts_itself_is_not_believed_first(few):
-    """The last two things are said alike but for their codes; where all codes differ nobody's do."""
+    """One thing is said most alike but for its code; where all codes differ that says nothing."""
 
-    def first(other_names):
-        left = pd.DataFrame({"id": list("0123"), "name": NAMES})
-        dataset = records.from_frames({"a": left, "b": pd.DataFrame({"id": list("0123"), "name": other_names})})
+    def first(names, other_names):
+        frames = ({"id": list("0123"), "name": each} for each in (names, other_names))
+        dataset = records.from_frames(dict(zip("ab", map(pd.DataFrame, frames), strict=True)))
         index = descriptions.fit(dataset)
         problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
-        state = supervision.init(problem, 0, supervision.Config(few=few, first=1.0))
+        state = supervision.init(problem, 0, supervision.Config(few=few, first=0.75, least_first=1))
         assert state.prior == pytest.approx(1.0)  # all are mutual
         return {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)}
 
+    apple = "red sweet crisp dessert apple of the old orchard"
+    ours, theirs = [f"{apple} a100", *NAMES[1:]], [f"{apple} z911", *(f"{name} ripe fresh" for name in NAMES[1:])]
+    assert first(ours, theirs) == {1, 2, 3, 5, 6, 7}
     others = [name[:-4] + code for name, code in zip(NAMES, ("z911", "y822", "x733", "w644"), strict=True)]
-    assert first(NAMES) == set(range(8))
-    assert first(NAMES[:3] + others[3:]) == {0, 1, 2, 4, 5, 6}
-    assert first(others) == set(range(8))
+    assert len(first(NAMES, others)) == (8 if few == 0 else 6)
 
 
 def test_a_judge_is_checked_on_what_it_was_taught(parts):
