@@ -198,7 +198,9 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
         found = []
         for each in progress.through([logits, *alone], "competing", "judge"):
             believed = supervision.update(problem, run.believed, each + told, stating=True)
-            found.append(calibration.tempered(believed.posterior, TEMPERATURE).astype(np.float32))
+            # Where the judge's own temperature has been taken already, what is left of it.
+            temperature = max(1.0, TEMPERATURE / float(believed.temperature))
+            found.append(calibration.tempered(believed.posterior, temperature).astype(np.float32))
         return found[0], np.stack(found[1:])
 
     if walked is None:

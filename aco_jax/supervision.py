@@ -62,7 +62,7 @@ class State:
     target [R] int32: slot of the believed partner, -1 where none; weight [R] float32; fold [R] int32;
     posterior [P] float32: of each pair, both directions seen; prior [kinds] float32: share with a partner;
     several [kinds] float32: share of matched anchors that two partners or more claim; checked: of the last judge;
-    round int32.
+    temperature [] float32: what its logits were divided by; round int32.
     """
 
     target: chex.Array
@@ -72,6 +72,7 @@ class State:
     prior: chex.Array
     several: chex.Array
     checked: Checked
+    temperature: chex.Array
     round: chex.Array
     seed: chex.Array
 
@@ -106,6 +107,7 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
         prior=prior,
         several=np.zeros(len(kinds), np.float32),
         checked=unchecked(len(kinds)),
+        temperature=np.float32(1),
         round=np.int32(0),
         seed=np.int32(seed),
     )
@@ -226,7 +228,8 @@ def update(
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior, checked = estimate_prior(problem, logits, config), checked or state.checked
-    if prior.max() < config.few:
+    few = prior.max() < config.few
+    if few:
         logits = logits / checked.temperature
         prior = careful_prior(problem, logits, checked, prior, config)
     shift = np.log(prior / (1 - prior))
@@ -246,6 +249,7 @@ def update(
         prior=prior.astype(np.float32),
         several=several.astype(np.float32),
         checked=checked,
+        temperature=np.float32(checked.temperature if few else 1),
         round=np.int32(int(state.round) + 1),
     )
     return dataclasses.replace(moved, fold=_folds(problem, moved, config))

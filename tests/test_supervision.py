@@ -120,10 +120,12 @@ def test_few_partners_are_believed_with_care(parts):
         # What is stated is by the judge that was checked last, and by one that was not, as it says.
         stated = supervision.update(problem, learned, logits, config, stating=True)
         np.testing.assert_allclose(stated.prior, careful, rtol=1e-5)
+        assert (learned.temperature, stated.temperature) == (2.0, 2.0)
         unchecked = supervision.update(problem, state, logits, config, stating=True)
         np.testing.assert_allclose(unchecked.prior, by_em, rtol=1e-5)
     many = supervision.update(problem, state, common, checked=checked)
     np.testing.assert_array_equal(many.prior, supervision.update(problem, state, common).prior)
+    assert many.temperature == 1
 
 
 def test_hidden_match_leaves_only_null(parts):

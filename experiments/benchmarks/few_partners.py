@@ -100,7 +100,7 @@ def line(setting: Setting, scores: Sequence[dict[str, Any]]) -> str:
 
     precision, recall, f1 = ([score["catalogue"][name] for score in scores] for name in ("precision", "recall", "f1"))
     spread = cells.plus_minus(100 * cells.spread(f1)[1])
-    estimate = mean([score["label_free"]["f1"] for score in scores])
+    estimate = mean([score["label_free"]["catalogue"]["f1"] for score in scores])
     said = f"{mean(precision):>10.1f}{mean(recall):>8.1f}{mean(f1):>7.1f}{spread}{estimate:>12.1f}"
     return f"{setting.name:<28}{said}{cells.baselines(scores, 'catalogue')}"
 

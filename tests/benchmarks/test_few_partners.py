@@ -24,7 +24,7 @@ def test_a_line_has_the_spread_of_the_runs() -> None:
     def scores(f1: float) -> dict[str, Any]:
         other = {method: {"catalogue": {"f1": f1 / 2}} for method in ("mutual best", "one-to-one")}
         found = {"precision": 0.8, "recall": 0.9, "f1": f1}
-        return {"catalogue": found, "label_free": {"f1": f1 + 0.02}, "baselines": other}
+        return {"catalogue": found, "label_free": {"catalogue": {"f1": f1 + 0.02}}, "baselines": other}
 
     said = benchmark.line(benchmark.Setting(120, 0.25, 0.5), [scores(0.84), scores(0.86)])
     assert said.split() == ["120-25%-0.5", "80.0", "90.0", "85.0", "±", "1.4", "87.0", "42.5", "42.5"]
