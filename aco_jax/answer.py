@@ -198,9 +198,7 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
         found = []
         for each in progress.through([logits, *alone], "competing", "judge"):
             believed = supervision.update(problem, run.believed, each + told, stating=True)
-            # Where the judge's own temperature has been taken already, what is left of it.
-            temperature = max(1.0, TEMPERATURE / float(believed.temperature))
-            found.append(calibration.tempered(believed.posterior, temperature).astype(np.float32))
+            found.append(probability(believed))
         return found[0], np.stack(found[1:])
 
     if walked is None:
@@ -224,6 +222,12 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     stated = pairs_where(walked.decision > UNRELATED)
     rejected = pairs_where(walked.decision == UNRELATED) & ~stated
     return Judged(problem.pair, posterior, stated, rejected, (posterior > 0.5) & ~rejected, committee)
+
+
+def probability(believed: supervision.State) -> np.ndarray:
+    """[P] float32: what is stated of each pair; of the temperature that which the judge has not taken already."""
+    left = max(1.0, TEMPERATURE / float(believed.temperature))
+    return calibration.tempered(believed.posterior, left).astype(np.float32)
 
 
 def examples(

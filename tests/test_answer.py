@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aco_jax import answer, configuration, statements
+from aco_jax import answer, configuration, statements, supervision
 from aco_jax.data import records
 from aco_jax.data.records import Dataset, InputError, Pairs, Relation
 from aco_jax.settings import TrainConfig
@@ -46,3 +46,22 @@ def test_what_a_relation_asks_for_is_what_the_run_was_told(workdir: Path, datase
     pairs = Pairs(np.array([0, 0]), np.array([14, 16]), None)
     rows = answer.relate(workdir, Dataset(dataset.tables, (reworded,)), pairs)
     assert [row[4] for row in rows] == ["spare", "unrelated"]
+
+
+@pytest.mark.parametrize(("taken", "left"), [(1.0, 1.75), (1.4, 1.25), (2.0, 1.0)])
+def test_a_temperature_is_taken_once(taken: float, left: float) -> None:
+    odds, nothing = np.array([9.0, 0.25]), np.zeros(2)
+    believed = supervision.State(
+        target=nothing,
+        weight=nothing,
+        fold=nothing,
+        posterior=odds / (1 + odds),
+        prior=nothing,
+        several=nothing,
+        checked=supervision.unchecked(2),
+        temperature=np.float32(taken),
+        round=np.int32(4),
+        seed=np.int32(0),
+    )
+    cooled = odds ** (1 / left)
+    np.testing.assert_allclose(answer.probability(believed), cooled / (1 + cooled), rtol=1e-5)
