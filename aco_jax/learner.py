@@ -181,7 +181,7 @@ def _share(
     episode: environment.Episode,
 ) -> play.Shared:
     penalties = {
-        "base": batch.silent,
+        "base": batch.lost,
         "rewriter": _mean_of_rewrites(rewriter.penalty(batch.subquery, batch.ask_source, tables.facts)),
         "ranker": ranker.penalty(params, config.ranker, batch.subquery),
     }

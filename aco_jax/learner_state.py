@@ -68,7 +68,7 @@ class Config:
     credit_weight: float = 1.0  # of the shared reward at the end of an episode
     policy_weight: float = 0.05  # of the episode's advantage in the base's loss
     shared_weight: float = 0.05  # of the shared reward in the losses of base, rewriter and ranker
-    penalty_weight: float = 0.2
+    penalty_weight: float = 1.0  # of an agent's own penalty
     agreement_weight: float = 1.0  # of the committee's agreement in the shared reward
     scale_rate: float = 0.05  # of the running spread of the reward's members
     share_rate: float = 0.1  # Polyak rate between the encoders of base and actor

@@ -12,6 +12,7 @@ import numpy as np
 from aco_jax import inquiry, learner_state, play, supervision
 from aco_jax.data import descriptions, evidence, listing, retrieval, tasks
 from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose, unseen
+from aco_jax.ops import ranking
 from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
 
@@ -69,6 +70,8 @@ def prepare(
     asked = inquiry.ask(team, anchors, keys[0])
     split = inquiry.split(team, anchors, asked, keys[1])
     batch, score = answers(team, believed, anchors, asked, split)
+    raw = _own_words(team, anchors, asked)
+    batch = dataclasses.replace(batch, lost=lost(anchors, asked, raw))
     record = batch.candidates.record
     company = supervision.company(desk.problem, believed, anchors.row)
     anchor, row, slot = _worth_reading(record, score)
@@ -81,7 +84,7 @@ def prepare(
     read[anchor, row, slot] = True
     metrics = {
         "base/query_outside": float(_outside(desk, asked, batch.searched).mean()),
-        **_recalls(team, anchors, asked, split, record),
+        **_recalls(team, anchors, asked, split, record, raw),
         "ranker/reading_gap": _gap(reading[read & (relation > UNRELATED)], reading[read & (relation == UNRELATED)]),
         "tokens/asked": float((batch.ask_source > 0).sum() + (batch.written > 0).sum()),
         "tokens/rewritten": float((batch.subquery > 0).sum()),
@@ -125,7 +128,7 @@ def answers(
         missed=np.pad(missing[:, None].astype(np.float32), ((0, 0), (0, more))),
         reverse=reverse,
         shares=np.stack([np.asarray(believed.prior)[kind], np.asarray(believed.several)[kind]], axis=1),
-        silent=(~_inside(query, asked.found[:, : inquiry.DEPTH]).any(axis=1)).astype(np.float32),
+        lost=_silent(asked).astype(np.float32),
         least_relevance=query.least_relevance,
         reason_source=np.zeros((count, 1), np.int32),
         reason=np.zeros((count, 1), np.int32),
@@ -182,6 +185,19 @@ def believe(anchors: Anchors, record: np.ndarray, relation: int = 1) -> Belief:
     )
 
 
+def lost(anchors: Anchors, asked: inquiry.Asked, raw: np.ndarray) -> np.ndarray:
+    """What each query finds less of its planted answer than `raw` [n, DEPTH] does, the anchor's own words: [n] float32.
+
+    It is the difference of the reciprocal ranks, of the query within its guardrails, and below 0 where it finds more; a
+    hidden answer is sought like any other. Of other anchors nobody knows: there it is 1 where the query found nothing.
+    """
+    partner = np.maximum(anchors.truth[:, 0], anchors.hidden[:, 0])
+    found = asked.found[:, : inquiry.DEPTH]
+    inside = np.where(_inside(asked.query, found), found, retrieval.EMPTY)
+    more = _reciprocal_rank(raw, partner) - _reciprocal_rank(inside, partner)
+    return np.where(anchors.planted & (partner >= 0), more, _silent(asked)).astype(np.float32)
+
+
 def give_reasons(
     team: inquiry.Staff, anchors: Anchors, batch: play.Batch, place: np.ndarray, key: jax.Array
 ) -> play.Batch:
@@ -231,6 +247,25 @@ def _inside(query: Query, found: np.ndarray) -> np.ndarray:
     return (found >= 0) & (relevance[None] >= query.least_relevance[:, None])
 
 
+def _silent(asked: inquiry.Asked) -> np.ndarray:
+    """Which queries found nothing within their guardrails, [n] bool."""
+    return ~_inside(asked.query, asked.found[:, : inquiry.DEPTH]).any(axis=1)
+
+
+def _reciprocal_rank(found: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """1 / rank of partners [n] among answers [n, k], best first; 0 where one is not among them."""
+    order = -jnp.arange(found.shape[1], dtype=jnp.float32)
+    return np.asarray(_ranks(order, found == partner[:, None], found >= 0))
+
+
+def _own_words(team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked) -> np.ndarray:
+    """What planted anchors find by their own words, [n, DEPTH]; for others nothing is looked up."""
+    planted, searched = anchors.planted, team.desk.problem.table[anchors.row]
+    found = np.full((len(planted), inquiry.DEPTH), retrieval.EMPTY, np.int32)
+    found[planted] = inquiry.lexical(team.desk, asked.source[planted], searched[planted], inquiry.DEPTH)
+    return found
+
+
 def _outside(desk: Desk, asked: inquiry.Asked, searched: np.ndarray) -> np.ndarray:
     """Whether the best answer of a query lies outside its guardrails, [n]."""
     table = desk.dataset.table_of[np.maximum(asked.found[:, 0], 0)]
@@ -250,18 +285,20 @@ def _worth_reading(record: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _recalls(
-    team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: inquiry.Split, record: np.ndarray
+    team: inquiry.Staff,
+    anchors: Anchors,
+    asked: inquiry.Asked,
+    split: inquiry.Split,
+    record: np.ndarray,
+    raw: np.ndarray,
 ) -> dict[str, float]:
     """Share of planted answers among the DEPTH first that each text finds, those to unseen records apart.
 
-    `raw` is the anchor's own text; `rewriter` any of its subqueries.
+    `raw` is by the anchor's own text; `rewriter` by any of its subqueries.
     """
-    desk, depth = team.desk, inquiry.DEPTH
-    searched, original = desk.problem.table[anchors.row], anchors.truth[:, 0]
+    desk, depth, original = team.desk, inquiry.DEPTH, anchors.truth[:, 0]
     planted = anchors.planted & (original >= 0)
     fresh = planted & unseen(desk, team.config)[desk.problem.anchor[anchors.row]]
-    raw = np.full((len(record), depth), retrieval.EMPTY)
-    raw[planted] = inquiry.lexical(desk, asked.source[planted], searched[planted], depth)
     found = {
         "data/raw_recall": raw,
         "base/query_recall": asked.found[:, :depth],
@@ -277,3 +314,6 @@ def _recalls(
 def _gap(ours: np.ndarray, others: np.ndarray) -> float:
     """Mean reading of believed partners less that of the others, nats a token."""
     return float(ours.mean() - others.mean()) if len(ours) and len(others) else 0.0
+
+
+_ranks = jax.jit(jax.vmap(ranking.reciprocal_rank, (None, 0, 0)))

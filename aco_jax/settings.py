@@ -87,7 +87,7 @@ class AgentsConfig:
     credit_weight: float = bounded(1.0, 0)
     policy_weight: float = bounded(0.05, 0)
     shared_weight: float = bounded(0.05, 0)
-    penalty_weight: float = bounded(0.2, 0)
+    penalty_weight: float = bounded(1.0, 0)
     target_every: int = bounded(0, 0)
     label_smoothing: float = bounded(0.0, 0, 0.5)
     reward_margin: float = bounded(0.0, 0)

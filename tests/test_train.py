@@ -236,7 +236,7 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
     plain = step(batch)
     assert all(np.abs(change).max() > 0 for change in plain.values())
     for own, changed in (
-        ("base", dataclasses.replace(batch, silent=batch.silent.at[0].add(1.0))),
+        ("base", dataclasses.replace(batch, lost=batch.lost.at[0].add(1.0))),
         ("actor", dataclasses.replace(batch, reason_value=batch.reason_value + 1.0)),
     ):
         found = step(changed)

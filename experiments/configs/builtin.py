@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     agents.credit_weight = 1.0  # of the shared reward at the end of an episode
     agents.policy_weight = 0.05  # of the episode's advantage in the base's loss
     agents.shared_weight = 0.05  # of the shared reward in the losses of base, rewriter, ranker
-    agents.penalty_weight = 0.2  # of an agent's own penalty
+    agents.penalty_weight = 1.0  # of an agent's own penalty
     agents.target_every = 0  # steps between copies of the critic to its target; 0 moves it a little every step
     agents.label_smoothing = 0.0  # chance that a preference of the ranker is the wrong way round
     agents.reward_margin = 0.0  # by which a preferred response should be ahead, nats
