@@ -15,10 +15,11 @@ from configs import folder
 
 
 def get_config() -> ConfigDict:
-    """folder.py with a trunk of 135M parameters, and so small and few rounds; the 48 most open lists are walked."""
+    """folder.py with a trunk of 135M parameters, and so small and few rounds; the 300 most open lists are walked."""
     config = folder.get_config()
     config.model.trunk = installed.SMOLLM2
+    config.model.remat = True
     config.train.update(pretrain_rounds=2, pretrain_steps=4, pretrain_batch=4)
-    config.train.update(rounds=2, merge_every=2, anchors_per_step=2, candidates=4, walks=48)
+    config.train.update(rounds=2, merge_every=2, anchors_per_step=2, candidates=4, walks=300)
     config.environment.max_steps = 16
     return config
