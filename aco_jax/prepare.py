@@ -249,7 +249,7 @@ def _inside(query: Query, found: np.ndarray) -> np.ndarray:
 
 def _silent(asked: inquiry.Asked) -> np.ndarray:
     """Which queries found nothing within their guardrails, [n] bool."""
-    return ~_inside(asked.query, asked.found[:, : inquiry.DEPTH]).any(axis=1)
+    return np.asarray(~_inside(asked.query, asked.found[:, : inquiry.DEPTH]).any(axis=1))
 
 
 def _reciprocal_rank(found: np.ndarray, partner: np.ndarray) -> np.ndarray:
