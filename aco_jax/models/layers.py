@@ -110,6 +110,19 @@ class Layer(nn.Module):
         x = self._leave(self.own_norm, x + self.own(heard, k, v, own_bias, turn))
         return self._rest(x, cross, view, False), (k, v)
 
+    def at(
+        self, x: chex.Array, place: chex.Array, own_bias: chex.Array, turn: positions.Rotation | None = None
+    ) -> chex.Array:
+        """One position `place` [B] of each row: x [B, T, D], read whole, -> [B, 1, D]; without a memory."""
+        heard = self._enter(self.own_norm, x)
+        kept = self.own.keys(heard, turn)
+        x, heard = (jnp.take_along_axis(each, place[:, None, None], axis=1) for each in (x, heard))
+        own_bias = own_bias[0, :, place][:, :, None]  # [1, 1 or H, T, T] -> [B, 1 or H, 1, T]
+        if turn is not None:
+            turn = turn[0][place][:, None], turn[1][place][:, None]
+        x = self._leave(self.own_norm, x + self.own(heard, *kept, own_bias, turn))
+        return self._rest(x, None, None, False)
+
     def cross_keys(self, memory: chex.Array) -> Kept:
         return self.memory.keys(memory)
 

@@ -96,6 +96,12 @@ class Transformer(nn.Module):
     ) -> chex.Array:
         return self._decode(inputs, memory, source, segments, train)[0]
 
+    def decode_at(self, inputs: chex.Array, place: chex.Array) -> chex.Array:
+        x, bias, turn = self._enter(inputs, None)
+        x, _ = self._through("decoder", x, bias, turn=turn, count=len(self.decoder) - 1)
+        x = self.decoder[-1].at(x, place, bias, turn)
+        return (x if self.config.architecture.post_norm else self.decoder_norm(x)).astype(jnp.float32)[:, 0]
+
     def log_probs(
         self,
         hidden: chex.Array,
@@ -204,6 +210,21 @@ class Transformer(nn.Module):
         train: bool,
     ) -> tuple[chex.Array, list[layers.Kept]]:
         """Hidden states [B, T, D], and each layer's keys and values."""
+        a = self.config.architecture
+        x, bias, turn = self._enter(inputs, segments)
+        view = None
+        if memory is not None and source is not None:
+            view = self._view(inputs, source, segments)
+        elif memory is not None:
+            view = layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
+        memory = None if memory is None else memory.astype(self.config.compute)
+        x, own = self._through("decoder", x, bias, memory, view, turn, train)
+        return (x if a.post_norm else self.decoder_norm(x)).astype(jnp.float32), own
+
+    def _enter(
+        self, inputs: chex.Array, segments: Segments | None
+    ) -> tuple[chex.Array, chex.Array, positions.Rotation | None]:
+        """What the decoder's first layer reads: embeddings [B, T, D], bias [1 or B, 1 or H, T, T], rotation."""
         a, length = self.config.architecture, inputs.shape[1]
         places = None if segments is None else packing.places(segments.own)
         x = self._read(inputs, self._near("decoder", length, places))
@@ -214,15 +235,7 @@ class Transformer(nn.Module):
             bias = jnp.where(jnp.tri(length, dtype=bool)[None] & same, 0.0, NEVER)[:, None]
         if a.position == "relative":
             bias = bias + self._relative(self.decoder_position, length, both_ways=False)
-        turn = self._turn(jnp.arange(length) if places is None else places) if a.rotates else None
-        view = None
-        if memory is not None and source is not None:
-            view = self._view(inputs, source, segments)
-        elif memory is not None:
-            view = layers.View(jnp.ones((memory.shape[0], 1, memory.shape[1]), bool), None)
-        memory = None if memory is None else memory.astype(self.config.compute)
-        x, own = self._through("decoder", x, bias, memory, view, turn, train)
-        return (x if a.post_norm else self.decoder_norm(x)).astype(jnp.float32), own
+        return x, bias, self._turn(jnp.arange(length) if places is None else places) if a.rotates else None
 
     def _through(
         self,
@@ -233,9 +246,12 @@ class Transformer(nn.Module):
         view: layers.View | None = None,
         turn: positions.Rotation | None = None,
         train: bool = False,
+        count: int | None = None,
     ) -> tuple[chex.Array, list[layers.Kept]]:
-        """x [B, T, D] through all layers of a side, and each layer's keys and values."""
-        c, stack = self.config, getattr(self, side)
+        """x [B, T, D] through all layers of a side or its first `count`, and each layer's keys and values."""
+        c, stack = self.config, getattr(self, side)[:count]
+        if not stack:
+            return x, []
 
         def through(params: Params, key: chex.PRNGKey | None, x: chex.Array) -> tuple[chex.Array, layers.Kept]:
             layer = layers.Layer(c, cross=stack[0].cross, parent=None)

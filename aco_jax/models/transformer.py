@@ -74,6 +74,15 @@ def decode(
     return _apply(params, config, key, inputs, memory, source, segments, method="decode")
 
 
+def decode_at(params: Params, config: Config, inputs: chex.Array, place: chex.Array) -> chex.Array:
+    """Of `decode` the state of one position `place` [B] of each row of inputs [B, T], [B, D], and no other.
+
+    Of the last layer all positions are keys and values, one alone is the query and goes through the feed-forward part.
+    For a decoder without a memory.
+    """
+    return _apply(params, config, None, inputs, place, method="decode_at")
+
+
 def log_probs(
     params: Params,
     config: Config,

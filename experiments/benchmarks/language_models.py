@@ -4,14 +4,14 @@
         [--parts=decoding,reward,memory,quality]
 
     decoding  SmolLM2-135M, greedy, 64 new tokens after ragged prompts, beside transformers.generate with its cache
-    reward    a training step of a reward model (pairs, Bradley-Terry, AdamW), beside the same step in torch: TRL's
-              RewardTrainer computes this loss on AutoModelForSequenceClassification, its loop and loading left out
+    reward    a training step of a reward model (pairs, Bradley-Terry, clipping, AdamW), beside the same in torch,
+              bare and by TRL's RewardTrainer, which keeps metrics too; their loading left out
     memory    bytes of six agents on one trunk with LoRA beside six copies, and of int8 and int4 kernels
     quality   how the next tokens of real text differ in int8 and int4
 
-Medians; ours and the peer's in turn in one process, float32. Needs `make setup-pretrained`; torch and transformers of
-`make oracle` are "not installed" where missing. Ours takes the threads that it is given from outside (taskset), torch
-`--threads`.
+Medians; ours and the peer's in turn in one process, float32. Needs `make setup-pretrained`; torch of `make oracle` and
+TRL of `pip install -e ".[peers]"` are "not installed" where missing. Ours takes the threads that it is given from
+outside (taskset), torch `--threads`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def decoding(repeats: int, threads: int) -> dict[str, Any]:
 
 
 def reward(repeats: int, threads: int) -> dict[str, dict[str, float]]:
-    """Seconds of a training step of each size: `ours`, and `torch` where that is installed."""
+    """Seconds of a training step of each size: `ours`, and of those of torch and TRL that are installed."""
     found = {}
     for name, config, pairs, length in _reward_sizes():
         params = transformer.init(jax.random.key(0), config)
@@ -106,7 +106,9 @@ def reward(repeats: int, threads: int) -> dict[str, dict[str, float]]:
         batch = np.where(np.arange(length) < ends[:, None], batch, config.pad)
         calls = {"ours": reward_step(params, config, batch)[0]}
         if torch_peer.is_installed():
-            calls["torch"] = torch_peer.reward_step((params, config), batch, threads)
+            calls["torch"] = torch_peer.reward_step((params, config), batch, threads)[0]
+        if torch_peer.is_installed("trl"):
+            calls["TRL"] = torch_peer.trainer_step((params, config), batch, threads)[0]
         found[name] = in_turn(calls, repeats) | {"tokens": float(batch.size)}
     return found
 
@@ -179,7 +181,8 @@ def reward_step(params: Params, config: transformer.Config, batch: np.ndarray) -
 
     Chosen responses of the batch stand before rejected ones.
     """
-    optimiser, tokens = optax.adamw(1e-4), jnp.asarray(batch)
+    optimiser = optax.chain(optax.clip_by_global_norm(torch_peer.CLIP), optax.adamw(torch_peer.RATE))
+    tokens = jnp.asarray(batch)
     whole = {"trunk": params, "head": jnp.zeros((config.width,))}
 
     def loss(whole: Params) -> jax.Array:
@@ -201,9 +204,8 @@ def reward_step(params: Params, config: transformer.Config, batch: np.ndarray) -
 
 def scores_of(whole: Params, config: transformer.Config, tokens: jax.Array) -> jax.Array:
     """The score of each response [B, T], padded on the right, at its last token, [B]."""
-    states = transformer.decode(whole["trunk"], config, tokens)
     last = jnp.sum(tokens != config.pad, axis=1) - 1
-    return jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0] @ whole["head"]
+    return transformer.decode_at(whole["trunk"], config, tokens, last) @ whole["head"]
 
 
 def _smollm2() -> torch_peer.Network:
@@ -288,12 +290,16 @@ def _print_decoding(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _print_reward(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    print(f"\n{'reward step':<20}{'tokens':>8}{'ours, ms':>10}{'torch, ms':>15}{'ratio':>8}")
-    for name, row in found.items():
-        theirs = f"{1e3 * row['torch']:.0f}" if "torch" in row else "not installed"
-        ratio = f"{row['torch'] / row['ours']:.2f}" if "torch" in row else ""
-        print(f"{name:<20}{row['tokens']:>8.0f}{1e3 * row['ours']:>10.0f}{theirs:>15}{ratio:>8}")
-    return {f"{who}, {name}": 1 / row[who] for name, row in found.items() for who in ("ours", "torch") if who in row}
+    print(f"\n{'reward step':<20}{'tokens':>8}{'ms':>8}{'over ours':>15}")
+    bars = {}
+    for size, row in found.items():
+        for name in ("ours", "torch", "TRL"):
+            taken, ratio = "", "not installed"
+            if name in row:
+                taken, ratio = f"{1e3 * row[name]:.0f}", f"{row[name] / row['ours']:.2f}"
+                bars[f"{name}, {size}"] = 1 / row[name]
+            print(f"{f'{name}, {size}':<20}{row['tokens']:>8.0f}{taken:>8}{ratio:>15}")
+    return bars
 
 
 if __name__ == "__main__":

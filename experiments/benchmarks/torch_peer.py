@@ -10,15 +10,18 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
 
 from aco_jax.models import pretrained, transformer
 from aco_jax.types import Params
 
 Network = tuple[Params, transformer.Config]
 
+RATE, CLIP = 1e-4, 1.0  # of AdamW, and the norm that gradients are cut to
 
-def is_installed() -> bool:
-    return importlib.util.find_spec("torch") is not None
+
+def is_installed(name: str = "torch") -> bool:
+    return importlib.util.find_spec(name) is not None
 
 
 def decoder(network: Network, threads: int) -> Any:
@@ -45,23 +48,74 @@ def continued(model: Any, prompts: np.ndarray, pad: int, new: int) -> Any:
         )
 
 
-def reward_step(network: Network, batch: np.ndarray, threads: int) -> Callable[[], None]:
-    """A call that takes a step on responses of which the chosen stand before the rejected."""
-    torch, config = importlib.import_module("torch"), network[1]
-    torch.set_num_threads(threads)
-    classes = importlib.import_module("transformers").AutoModelForSequenceClassification
-    with tempfile.TemporaryDirectory() as folder:
-        head = {"score": jnp.zeros((config.width,))}
-        pretrained.to_hugging_face(folder, *network, settings={"pad_token_id": 0}, heads=head)
-        model = classes.from_pretrained(folder, num_labels=1).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
-    tokens = torch.tensor(np.maximum(batch, 0), dtype=torch.long)
-    mask = torch.tensor(batch != config.pad, dtype=torch.long)
+def reward_step(network: Network, batch: np.ndarray, threads: int) -> tuple[Callable[[], None], Any]:
+    """A call that takes a step on responses of which the chosen stand before the rejected, and the model it moves."""
+    torch, model = importlib.import_module("torch"), _classifier(network, threads)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=RATE)
+    tokens, mask = _padded(batch, network[1].pad)
 
     def call() -> None:
         optimiser.zero_grad()
         chosen, rejected = model(tokens, attention_mask=mask).logits[:, 0].chunk(2)
         (-torch.nn.functional.logsigmoid(chosen - rejected).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimiser.step()
 
-    return call
+    return call, model
+
+
+def trainer_step(network: Network, batch: np.ndarray, threads: int) -> tuple[Callable[[], None], Any]:
+    """`reward_step` as TRL's RewardTrainer takes it, which keeps metrics too; its loading and logging are left out.
+
+    In float32 and without computing anything again for the backward pass, both of which it would do by itself.
+    """
+    trl, datasets = importlib.import_module("trl"), importlib.import_module("datasets")
+    tokens, mask = _padded(batch, network[1].pad)
+    chosen, rejected = ([row.tolist() for row in half] for half in np.split(np.asarray(tokens), 2))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = trl.RewardConfig(
+            folder,
+            **{"bf16": False, "activation_checkpointing": False, "use_cpu": True, "report_to": "none"},
+            **{"learning_rate": RATE, "weight_decay": RATE, "max_grad_norm": CLIP, "max_steps": 1_000_000},
+            per_device_train_batch_size=len(chosen),
+        )
+        trainer = trl.RewardTrainer(
+            _classifier(network, threads),
+            arguments,
+            train_dataset=datasets.Dataset.from_dict({"chosen_ids": chosen, "rejected_ids": rejected}),
+            processing_class=_tokenizer(),
+        )
+    trainer.create_optimizer_and_scheduler(arguments.max_steps)
+    trainer.current_gradient_accumulation_steps = 1  # what its loop would have set
+    model = trainer.model.train()
+
+    def call() -> None:
+        trainer.training_step(model, {"input_ids": tokens, "attention_mask": mask})
+        trainer.accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        model.zero_grad()
+
+    return call, model
+
+
+def _classifier(network: Network, threads: int) -> Any:
+    """The network with a head of one score, as transformers has it."""
+    importlib.import_module("torch").set_num_threads(threads)
+    classes = importlib.import_module("transformers").AutoModelForSequenceClassification
+    with tempfile.TemporaryDirectory() as folder:
+        head = {"score": jnp.zeros((network[1].width,))}
+        pretrained.to_hugging_face(folder, *network, settings={"pad_token_id": 0}, heads=head)
+        return classes.from_pretrained(folder, num_labels=1).train()
+
+
+def _padded(batch: np.ndarray, pad: int) -> tuple[Any, Any]:
+    """Tokens, padding as 0, and the mask of those that are none."""
+    torch = importlib.import_module("torch")
+    return tuple(torch.tensor(x, dtype=torch.long) for x in (np.maximum(batch, 0), batch != pad))
+
+
+def _tokenizer() -> Any:
+    """One that knows padding and nothing else: the responses are tokens already."""
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    return importlib.import_module("transformers").PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>")

@@ -168,7 +168,7 @@ def test_start_gets_no_gradient_and_drift_is_zero_there(params: chex.ArrayTree) 
 
     def drift(tree: Params) -> float:
         tokens = batch.response[:, 0]
-        return float(reward.drift(tree, CONFIG, reward.hidden_states(tree, CONFIG, tokens), tokens))
+        return float(reward.drift(tree, CONFIG, transformer.decode(tree["trunk"], CONFIG.model, tokens), tokens))
 
     assert drift(params) == pytest.approx(0, abs=1e-6)
     moved = params | {"trunk": jax.tree.map(lambda x: x * 1.1, params["trunk"])}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from aco_jax.models import transformer
 from aco_jax.models.config import Architecture
 from benchmarks import language_models as benchmark
+from benchmarks import torch_peer
 
 FORM = Architecture(position="rotary", norm="scaled_rms", gated=True, source_match=False)
 CONFIG = transformer.Config(40, 32, 4, 0, 2, 64, 16, copy=False, pad=-1, architecture=FORM)
@@ -73,3 +76,26 @@ def test_a_reward_step_puts_the_chosen_first(params):
     assert (scores[:2] > scores[2:] + 0.1).all()
     alone = benchmark.scores_of(whole, CONFIG, jnp.asarray(batch[1:2, :5]))
     np.testing.assert_allclose(alone, scores[1:2], atol=1e-5)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("peer", [torch_peer.reward_step, torch_peer.trainer_step])
+def test_a_reward_step_is_the_peers(peer):
+    if peer is torch_peer.trainer_step:
+        pytest.importorskip("trl")
+    form = dataclasses.replace(FORM, activation="silu", embedding_scale=False)  # Llama's
+    network = dataclasses.replace(CONFIG, architecture=form)
+    params = transformer.init(jax.random.key(0), network)
+    batch = np.random.default_rng(0).integers(1, 40, (4, 8)).astype(np.int32)
+    batch[1, 5:] = CONFIG.pad
+    ours, held = benchmark.reward_step(params, network, batch)
+    theirs, model = peer((params, network), batch, threads=2)
+    for _ in range(4):  # the head begins at 0: the first step moves nothing else
+        ours()
+        theirs()
+    whole, _ = held["now"]
+    found = {"head": model.score.weight[0], "embedding": model.model.embed_tokens.weight}
+    found = {name: leaf.detach().numpy() for name, leaf in found.items()}
+    assert np.abs(found["embedding"] - params["embedding"]).max() > 1e-4
+    np.testing.assert_allclose(found["head"], whole["head"], atol=1e-6)
+    np.testing.assert_allclose(found["embedding"], whole["trunk"]["embedding"], atol=1e-6)

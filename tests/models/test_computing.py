@@ -50,6 +50,36 @@ def test_values_and_gradients_are_those_of_one_layer_after_another(name: str, wa
     chex.assert_trees_all_close(same, gradient, rtol=1e-3, atol=1e-5)
 
 
+ALONE = {
+    "absolute": transformer.Config(50, 16, 4, 0, 1, 32, 24, copy=False),
+    "relative": transformer.Config(50, 16, 4, 0, 2, 32, 24, copy=False, architecture=RELATIVE),
+    "rotary": NETWORKS["decoder"],
+    "norms after": transformer.Config(50, 16, 4, 0, 2, 32, 24, copy=False, architecture=Architecture(post_norm=True)),
+}
+
+
+@pytest.mark.parametrize("way", ["plain", "both"])
+@pytest.mark.parametrize("name", ALONE)
+def test_one_position_alone_has_the_state_and_the_gradient_it_has_among_all(name: str, way: str) -> None:
+    config = dataclasses.replace(ALONE[name], **WAYS.get(way, {}))
+    params = transformer.init(jax.random.key(0), config)
+    tokens, place = texts()[1], jnp.asarray([8, 0, 6])
+    weight = jax.random.normal(jax.random.key(2), (3, 16))
+
+    def among_all(params: transformer.Params) -> tuple[chex.Array, chex.Array]:
+        state = transformer.decode(params, config, tokens)[jnp.arange(3), place]
+        return jnp.sum(weight * state), state
+
+    def alone(params: transformer.Params) -> tuple[chex.Array, chex.Array]:
+        state = transformer.decode_at(params, config, tokens, place)
+        return jnp.sum(weight * state), state
+
+    gradient, expected = jax.grad(among_all, has_aux=True)(params)
+    same, found = jax.grad(alone, has_aux=True)(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(same, gradient, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_loop_decodes_the_same_tokens(name: str) -> None:
     config, source = NETWORKS[name], texts()[0]
