@@ -10,8 +10,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
 
+from aco_jax.data import tokenizer_files, tokens
 from aco_jax.models import pretrained, transformer
 from aco_jax.types import Params
 
@@ -52,11 +52,11 @@ def reward_step(network: Network, batch: np.ndarray, threads: int) -> tuple[Call
     """A call that takes a step on responses of which the chosen stand before the rejected, and the model it moves."""
     torch, model = importlib.import_module("torch"), _classifier(network, threads)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=RATE)
-    tokens, mask = _padded(batch, network[1].pad)
+    rows, mask = _padded(batch, network[1].pad)
 
     def call() -> None:
         optimiser.zero_grad()
-        chosen, rejected = model(tokens, attention_mask=mask).logits[:, 0].chunk(2)
+        chosen, rejected = model(rows, attention_mask=mask).logits[:, 0].chunk(2)
         (-torch.nn.functional.logsigmoid(chosen - rejected).mean()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimiser.step()
@@ -70,8 +70,8 @@ def trainer_step(network: Network, batch: np.ndarray, threads: int) -> tuple[Cal
     In float32 and without computing anything again for the backward pass, both of which it would do by itself.
     """
     trl, datasets = importlib.import_module("trl"), importlib.import_module("datasets")
-    tokens, mask = _padded(batch, network[1].pad)
-    chosen, rejected = ([row.tolist() for row in half] for half in np.split(np.asarray(tokens), 2))
+    rows, mask = _padded(batch, network[1].pad)
+    chosen, rejected = ([row.tolist() for row in half] for half in np.split(np.asarray(rows), 2))
     with tempfile.TemporaryDirectory() as folder:
         arguments = trl.RewardConfig(
             folder,
@@ -90,7 +90,7 @@ def trainer_step(network: Network, batch: np.ndarray, threads: int) -> tuple[Cal
     model = trainer.model.train()
 
     def call() -> None:
-        trainer.training_step(model, {"input_ids": tokens, "attention_mask": mask})
+        trainer.training_step(model, {"input_ids": rows, "attention_mask": mask})
         trainer.accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
@@ -116,6 +116,8 @@ def _padded(batch: np.ndarray, pad: int) -> tuple[Any, Any]:
 
 
 def _tokenizer() -> Any:
-    """One that knows padding and nothing else: the responses are tokens already."""
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<pad>": 0}, unk_token="<pad>"))
-    return importlib.import_module("transformers").PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>")
+    """Any one that pads with 0: the responses are tokens already."""
+    classes = importlib.import_module("transformers").AutoTokenizer
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer_files.write(tokens.train(["nothing"]), folder, length=1)
+        return classes.from_pretrained(folder)
