@@ -74,6 +74,7 @@ class AgentsConfig:
 
     rates: learner_state.Rates = field(default_factory=learner_state.Rates)
     clip: float = bounded(1.0, 0)
+    judge_steps: int = bounded(300, 1)
     replay_capacity: int = bounded(4096, 16)
     replay_batch: int = bounded(128, 1)
     priority_exponent: float = bounded(0.6, 0, 1)
@@ -186,7 +187,9 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         ),
         ranker=ranker.Config(
             model=models.small,
-            judge=judge.Config(columns=evidence.JUDGED, witnesses=WITNESSES, relations=relations),
+            judge=judge.Config(
+                columns=evidence.JUDGED, witnesses=WITNESSES, relations=relations, steps=config.agents.judge_steps
+            ),
             bits=4 if sizes.int4 else 8,
             rank=models.rank,
         ),

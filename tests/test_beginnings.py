@@ -144,6 +144,7 @@ def test_adapters_learn_and_their_trunk_rests(begun, tmp_path):
     assert max(moved.values()) == pytest.approx(agents.begun_rate, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_whole_run_learns_relates_and_exports(begun, tmp_path):
     dataset = configuration.open_run(begun, tmp_path)
     _, desk = train.train(begun, dataset, tmp_path)

@@ -267,6 +267,7 @@ def test_the_actor_waits_for_the_reward_model(parts: Parts) -> None:
     np.testing.assert_array_equal(begun.averaged.params["critic"], several.averaged.params["critic"])
 
 
+@pytest.mark.slow
 def test_targets_of_several_steps_change_the_critic_alone(
     parts: Parts, step: Callable[..., dict[str, np.ndarray]]
 ) -> None:
@@ -304,6 +305,7 @@ def test_hollow_responses_move_the_reward_model_alone(parts: Parts) -> None:
     assert "reward/hollow_margin" not in others
 
 
+@pytest.mark.slow
 def test_the_null_shift_is_learned_from_what_it_led_to_where_there_is_one(parts: Parts) -> None:
     """By default nothing of it is there; its step is the gradient of its own loss, which nobody else has a part in."""
     assert parts.agents.null_shift is None
@@ -349,6 +351,7 @@ def test_where_nothing_is_believed_the_judge_learns_nothing(tiny: TrainConfig, s
     assert not np.any(after.logits)
 
 
+@pytest.mark.slow
 def test_a_run_without_rewrites_learns_what_is_left(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
     parts = make_parts(tiny, shops, tmp_path, replicas=1, rewrites=0)
     state, batch = jax.tree.map(lambda x: x[0], parts.state), jax.tree.map(lambda x: x[0, 0], parts.material)

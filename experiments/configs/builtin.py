@@ -77,6 +77,7 @@ def get_config() -> ConfigDict:
         {"base": 1e-4, "rewriter": 1e-4, "ranker": 5e-3, "reward": 3e-3, "critic": 3e-3, "actor": 1e-3}
     )
     agents.clip = 1.0  # greatest norm of an agent's gradient
+    agents.judge_steps = 300  # in each round of its self-training
     agents.replay_capacity = 4096  # transitions, of all replicas together
     agents.replay_batch = 128  # transitions a step
     agents.priority_exponent = 0.6  # 0 draws uniformly

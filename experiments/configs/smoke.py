@@ -20,6 +20,6 @@ def get_config() -> ConfigDict:
     config.model.update(record_length=32, query_length=20, text_length=16, reason_length=6)
     config.train.update(pretrain_rounds=2, pretrain_steps=2, pretrain_batch=8)
     config.train.update(rounds=3, merge_every=2, anchors_per_step=8, candidates=4)
-    config.agents.update(replay_capacity=256, replay_batch=16)
+    config.agents.update(judge_steps=30, replay_capacity=256, replay_batch=16)
     config.environment.max_steps = 16
     return config

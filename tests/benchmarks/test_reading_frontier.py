@@ -8,7 +8,10 @@ import pytest
 
 from benchmarks import reading_frontier as benchmark
 
+pytestmark = pytest.mark.xdist_group("finished")  # one run for all
 
+
+@pytest.mark.slow
 def test_who_reads_further_reads_more(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "THRESHOLDS", (0.0, 1.0))  # all and nothing
     found = benchmark.frontier(finished, tmp_path, "valid")
