@@ -27,6 +27,20 @@ MODEL = transformer.Config(
 )
 CONFIG = reward.Config(model=MODEL, evidence_size=3, evidence_width=8)
 B, K, T = 4, 3, 10
+init, loss, score, member_scores, text_value, hollow_loss, language_loss, last_hidden, decode = (
+    jax.jit(function, static_argnames="config")
+    for function in (
+        reward.init,
+        reward.loss,
+        reward.score,
+        reward.member_scores,
+        reward.text_value,
+        reward.hollow_loss,
+        reward.language_loss,
+        reward._last_hidden,
+        transformer.decode,
+    )
+)
 
 
 def make_batch(seed: int = 0) -> Preference:
@@ -50,7 +64,7 @@ def make_batch(seed: int = 0) -> Preference:
 
 @pytest.fixture(scope="module")
 def params() -> chex.ArrayTree:
-    return reward.init(jax.random.key(0), CONFIG)
+    return init(jax.random.key(0), CONFIG)
 
 
 def one(batch: Preference, index: int = 0) -> Preference:
@@ -60,12 +74,12 @@ def one(batch: Preference, index: int = 0) -> Preference:
 def test_constant_added_to_a_head_changes_no_reward(params: chex.ArrayTree) -> None:
     """A head is linear; the constant enters through a hidden unit that is 1 for every response."""
     batch, scale = one(make_batch()), jnp.ones(CONFIG.members)
-    before, _ = reward.score(params, CONFIG, batch, scale, None)
-    hidden = reward._last_hidden(params, CONFIG, batch.response)
+    before, _ = score(params, CONFIG, batch, scale, None)
+    hidden = last_hidden(params, CONFIG, batch.response)
     mean, _ = reward._text_scores(params, CONFIG, hidden, None)
     shifted = mean + 123.0
     np.testing.assert_allclose(mean[:, :-1] - mean[:, -1:], shifted[:, :-1] - shifted[:, -1:], atol=1e-4)
-    text = reward.member_scores(params, CONFIG, batch, None)[-CONFIG.text_heads :]
+    text = member_scores(params, CONFIG, batch, None)[-CONFIG.text_heads :]
     np.testing.assert_allclose(text, shifted[:, :-1] - shifted[:, -1:], atol=1e-4)
     assert before.shape == (K, 1)
 
@@ -73,8 +87,8 @@ def test_constant_added_to_a_head_changes_no_reward(params: chex.ArrayTree) -> N
 def test_padding_changes_nothing(params: chex.ArrayTree) -> None:
     batch = make_batch()
     longer = dataclasses.replace(batch, response=jnp.pad(batch.response, ((0, 0), (0, 0), (0, 2))))
-    first, _ = reward.loss(params, CONFIG, batch, jax.random.key(1))
-    second, _ = reward.loss(params, CONFIG, longer, jax.random.key(1))
+    first, _ = loss(params, CONFIG, batch, jax.random.key(1))
+    second, _ = loss(params, CONFIG, longer, jax.random.key(1))
     np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
@@ -92,11 +106,11 @@ def test_text_is_read_at_its_last_token_wherever_it_stands(params: chex.ArrayTre
     padded = jnp.array([[0] * at + row + [0] * (n - at) for at, row, n in zip(left, rows, room, strict=True)])
     expected = []
     for row in rows:
-        states = np.float64(transformer.decode(params["trunk"], MODEL, jnp.array([row]))[0])
+        states = np.float64(decode(params["trunk"], MODEL, jnp.array([row]))[0])
         expected.append((states[-1] @ np.float64(params["heads"])[:, : CONFIG.text_heads]).mean())
     assert np.std(expected) > 0.05
-    np.testing.assert_allclose(reward.text_value(params, CONFIG, padded), expected, atol=1e-5)
-    np.testing.assert_allclose(reward.text_value(params, CONFIG, padded[2:3])[0], expected[2], atol=1e-5)
+    np.testing.assert_allclose(text_value(params, CONFIG, padded), expected, atol=1e-5)
+    np.testing.assert_allclose(text_value(params, CONFIG, padded[2:3])[0], expected[2], atol=1e-5)
 
 
 @pytest.mark.parametrize("ends", [0, 2])
@@ -104,7 +118,7 @@ def test_the_loss_of_texts_padded_on_the_left_is_the_same(params: chex.ArrayTree
     batch = make_batch()
     right = batch.replace(response=batch.response.at[..., 8 : 8 + ends].set(END))
     left = right.replace(response=jnp.roll(right.response, T - 8 - ends, axis=-1))
-    values = [reward.loss(params, CONFIG, given, jax.random.key(1))[0] for given in (right, left)]
+    values = [loss(params, CONFIG, given, jax.random.key(1))[0] for given in (right, left)]
     np.testing.assert_allclose(*values, rtol=1e-6)
 
 
@@ -113,8 +127,8 @@ def test_masked_pairs_change_nothing(params: chex.ArrayTree) -> None:
     some = dataclasses.replace(batch, weight=batch.weight.at[:, 3:].set(0))
     other = dataclasses.replace(some, chosen=some.chosen.at[:, 3:].set(1))
     np.testing.assert_allclose(
-        reward.loss(params, CONFIG, some, jax.random.key(1))[0],
-        reward.loss(params, CONFIG, other, jax.random.key(1))[0],
+        loss(params, CONFIG, some, jax.random.key(1))[0],
+        loss(params, CONFIG, other, jax.random.key(1))[0],
         rtol=1e-6,
     )
 
@@ -124,10 +138,10 @@ def test_bradley_terry_of_the_evidence_heads_in_float64(params: chex.ArrayTree) 
     config = dataclasses.replace(
         CONFIG, evidence_heads=1, scalar_heads=1, dropout_heads=0, gaussian_heads=0, kl_weight=0.0
     )
-    start = reward.init(jax.random.key(2), config)
+    start = init(jax.random.key(2), config)
     start = start | {"heads": jnp.zeros_like(start["heads"])}
     batch = make_batch()
-    value, _ = reward.loss(start, config, batch, jax.random.key(0))
+    value, _ = loss(start, config, batch, jax.random.key(0))
     scores = np.asarray(jax.vmap(lambda b: reward._table_scores(start, config, b))(batch), np.float64)[:, 1]
     scores = np.concatenate([scores, np.zeros((B, 1))], axis=1)
     margins = [
@@ -143,12 +157,12 @@ def test_margins_soft_labels_and_centring_are_their_formulas(params: chex.ArrayT
     """Without Gaussian heads; the deterministic members of one loss against NumPy in float64."""
     plain = dataclasses.replace(CONFIG, dropout_heads=0, gaussian_heads=0, kl_weight=0.0)
     config = dataclasses.replace(plain, label_smoothing=0.2, margin=0.3, centring=0.05)
-    start = reward.init(jax.random.key(4), config)
+    start = init(jax.random.key(4), config)
     batch = make_batch()
-    value, _ = reward.loss(start, config, batch, jax.random.key(0))
-    assert value != reward.loss(start, plain, batch, jax.random.key(0))[0]
+    value, _ = loss(start, config, batch, jax.random.key(0))
+    assert value != loss(start, plain, batch, jax.random.key(0))[0]
     table = np.asarray(jax.vmap(lambda b: reward._table_scores(start, config, b))(batch), np.float64)[:, 1:]
-    hidden = reward._last_hidden(start, config, batch.response)
+    hidden = last_hidden(start, config, batch.response)
     text = np.asarray(jax.vmap(lambda h: reward._text_scores(start, config, h, None)[0])(hidden), np.float64)
     losses, offsets = [], []
     for b in range(B):
@@ -162,13 +176,13 @@ def test_margins_soft_labels_and_centring_are_their_formulas(params: chex.ArrayT
 
 def test_start_gets_no_gradient_and_drift_is_zero_there(params: chex.ArrayTree) -> None:
     batch = make_batch()
-    grads = jax.grad(lambda p: reward.loss(p, CONFIG, batch, jax.random.key(0))[0])(params)
+    grads = jax.jit(jax.grad(lambda p: loss(p, CONFIG, batch, jax.random.key(0))[0]))(params)
     assert all(float(jnp.max(jnp.abs(g))) == 0 for g in jax.tree.leaves(grads["start"]))
     assert any(float(jnp.max(jnp.abs(g))) > 0 for g in jax.tree.leaves(grads["trunk"]))
 
     def drift(tree: Params) -> float:
         tokens = batch.response[:, 0]
-        return float(reward.drift(tree, CONFIG, transformer.decode(tree["trunk"], CONFIG.model, tokens), tokens))
+        return float(reward.drift(tree, CONFIG, decode(tree["trunk"], CONFIG.model, tokens), tokens))
 
     assert drift(params) == pytest.approx(0, abs=1e-6)
     moved = params | {"trunk": jax.tree.map(lambda x: x * 1.1, params["trunk"])}
@@ -179,8 +193,8 @@ def test_start_gets_no_gradient_and_drift_is_zero_there(params: chex.ArrayTree) 
 
 def test_stochastic_members_vary_with_the_key_and_deterministic_ones_do_not(params: chex.ArrayTree) -> None:
     batch = one(make_batch())
-    first = reward.member_scores(params, CONFIG, batch, jax.random.key(1))
-    second = reward.member_scores(params, CONFIG, batch, jax.random.key(2))
+    first = member_scores(params, CONFIG, batch, jax.random.key(1))
+    second = member_scores(params, CONFIG, batch, jax.random.key(2))
     same = np.isclose(first, second).all(axis=1)
     fixed = 1 + CONFIG.evidence_heads + CONFIG.scalar_heads
     assert same[:fixed].all()
@@ -202,7 +216,7 @@ def test_learns_the_preferences_from_text_and_from_evidence(params: chex.ArrayTr
         params, state, metrics = step(params, state, key)
     assert float(metrics["accuracy"]) == 1
     assert float(metrics["text_accuracy"]) > 0.9
-    value, spread = reward.score(params, CONFIG, one(batch), jnp.ones(CONFIG.members), None)
+    value, spread = score(params, CONFIG, one(batch), jnp.ones(CONFIG.members), None)
     assert float(value[0, 0]) > 0 > float(value[1, 0])
     assert spread.shape == (K, 1)
 
@@ -223,25 +237,25 @@ def test_the_loss_of_hollow_responses_is_its_formula(params: chex.ArrayTree) -> 
     config = dataclasses.replace(
         CONFIG, dropout_heads=0, gaussian_heads=0, scalar_heads=2, hollow_weight=0.3, hollow_label=0.7
     )
-    start, batch = reward.init(jax.random.key(4), config), make_hollow(0)
-    found, margin = reward.hollow_loss(start, config, batch, jax.random.key(0))
+    start, batch = init(jax.random.key(4), config), make_hollow(0)
+    found, margin = hollow_loss(start, config, batch, jax.random.key(0))
     scores = [
-        np.asarray(reward._text_scores(start, config, reward._last_hidden(start, config, x), None)[0], np.float64)
+        np.asarray(reward._text_scores(start, config, last_hidden(start, config, x), None)[0], np.float64)
         for x in (batch.plain, batch.hollow)
     ]
     ahead = (scores[0] - scores[1])[:, : B - 1]
     wanted = np.mean(0.7 * np.log1p(np.exp(-ahead)) + 0.3 * np.log1p(np.exp(ahead)))
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     np.testing.assert_allclose(margin, ahead.mean(), rtol=1e-4)
-    whole, metrics = reward.loss(start, config, make_batch(), jax.random.key(0), batch)
-    without, _ = reward.loss(start, config, make_batch(), jax.random.key(0))
+    whole, metrics = loss(start, config, make_batch(), jax.random.key(0), batch)
+    without, _ = loss(start, config, make_batch(), jax.random.key(0))
     np.testing.assert_allclose(whole, without + 0.3 * found, rtol=1e-5)
     assert metrics["hollow_margin"] == margin
 
 
 def test_learns_that_hollow_responses_are_worse_and_the_evidence_heads_do_not_notice(params: chex.ArrayTree) -> None:
     optimiser = optax.adam(1e-2)
-    grad = jax.jit(jax.grad(lambda p, batch, key: reward.hollow_loss(p, CONFIG, batch, key)[0]))
+    grad = jax.jit(jax.grad(lambda p, batch, key: hollow_loss(p, CONFIG, batch, key)[0]))
     state, moved = optimiser.init(params), params
     for seed, key in enumerate(jax.random.split(jax.random.key(3), 40)):
         grads = grad(moved, make_hollow(seed), key)
@@ -249,7 +263,7 @@ def test_learns_that_hollow_responses_are_worse_and_the_evidence_heads_do_not_no
         updates, state = optimiser.update(grads, state)
         moved = optax.apply_updates(moved, updates)
     fresh = make_hollow(1000)
-    ahead = reward.text_value(moved, CONFIG, fresh.plain) - reward.text_value(moved, CONFIG, fresh.hollow)
+    ahead = text_value(moved, CONFIG, fresh.plain) - text_value(moved, CONFIG, fresh.hollow)
     assert float(ahead.min()) > 0
 
 
@@ -262,7 +276,7 @@ def test_scale_is_the_running_root_mean_square() -> None:
 
 def test_language_loss_of_a_uniform_model(params: chex.ArrayTree) -> None:
     flat = params | {"trunk": params["trunk"] | {"embedding": jnp.zeros_like(params["trunk"]["embedding"])}}
-    value, _ = reward.language_loss(flat, CONFIG, make_batch().response[:, 0])
+    value, _ = language_loss(flat, CONFIG, make_batch().response[:, 0])
     np.testing.assert_allclose(value, np.log(MODEL.vocab_size), rtol=1e-5)
 
 
@@ -270,8 +284,8 @@ def test_language_loss_of_a_uniform_model(params: chex.ArrayTree) -> None:
 def test_members_are_combined_as_configured(params: chex.ArrayTree, combination: str) -> None:
     config = dataclasses.replace(CONFIG, combination=combination, spread_coefficient=0.3)
     batch, scale = one(make_batch()), jnp.arange(1.0, 1 + CONFIG.members)
-    value, spread = reward.score(params, config, batch, scale, None)
-    scaled = np.asarray(reward.member_scores(params, config, batch, None), np.float64) / np.asarray(scale)[:, None]
+    value, spread = score(params, config, batch, scale, None)
+    scaled = np.asarray(member_scores(params, config, batch, None), np.float64) / np.asarray(scale)[:, None]
     expected = {
         "mean": scaled.mean(axis=0),
         "worst_case": scaled.min(axis=0),
@@ -294,10 +308,10 @@ def test_every_member_is_of_one_kind() -> None:
 def test_margins_are_what_the_loss_is_of(params: chex.ArrayTree) -> None:
     """Without dropout, the mean of -log sigmoid(margin) over pairs and learned members, in float64."""
     config = dataclasses.replace(CONFIG, dropout_heads=0, gaussian_heads=2, kl_weight=0.0)
-    start, batch = reward.init(jax.random.key(5), config), make_batch()
-    value, _ = reward.loss(start, config, batch, jax.random.key(0))
+    start, batch = init(jax.random.key(5), config), make_batch()
+    value, _ = loss(start, config, batch, jax.random.key(0))
     margins = np.asarray(jax.vmap(lambda b: reward.margins(start, config, b))(batch), np.float64)
     assert margins.shape == (B, config.members, 5)
     np.testing.assert_allclose(value, np.logaddexp(0, -margins[:, 1:]).mean(), rtol=1e-5)
-    scores = np.asarray(reward.member_scores(start, config, one(batch), None))
+    scores = np.asarray(member_scores(start, config, one(batch), None))
     np.testing.assert_allclose(margins[0, 3, 2], scores[3, 0], rtol=1e-4)  # candidate 0 over NULL, the scalar head
