@@ -19,11 +19,24 @@ MODEL = transformer.Config(
 )
 CONFIG = ranker.Config(model=MODEL, judge=judge.Config(columns=(0, 1, 2), members=2, widths=(8, 8)))
 B, ROWS, K, F = 3, 2, 4, 3
+init, loss, policy_loss, penalty, read, subquery_loss = (
+    jax.jit(function, static_argnames="config")
+    for function in (
+        ranker.init,
+        ranker.loss,
+        ranker.policy_loss,
+        ranker.penalty,
+        ranker.read,
+        ranker.subquery_loss,
+    )
+)
+member_scores = jax.jit(ranker.member_scores, static_argnames=("config", "revealed"))
+rank = jax.jit(ranker.rank, static_argnames=("config", "temperature", "revealed"))
 
 
 @pytest.fixture(scope="module")
 def params() -> chex.ArrayTree:
-    start = ranker.init(jax.random.key(0), CONFIG)
+    start = init(jax.random.key(0), CONFIG)
     weights = jnp.arange(8, dtype=jnp.float32).reshape(2, 1, 4) / 4
     return start | {"weights": weights, "verdict": jnp.array([[2.0, 0, -2], [-2, 0, 2]])}
 
@@ -53,7 +66,7 @@ def make(seed: int = 0) -> tuple[Candidates, Belief]:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_orders_are_permutations_with_the_empty_last(params: chex.ArrayTree, temperature: float) -> None:
     candidates, _ = make()
-    found = ranker.rank(params, CONFIG, candidates, jax.random.key(1), temperature)
+    found = rank(params, CONFIG, candidates, jax.random.key(1), temperature)
     order = np.asarray(found.permutation)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(ROWS * K), (B, 1)))
     empty = np.asarray(candidates.record).reshape(B, -1) < 0
@@ -65,8 +78,8 @@ def test_orders_are_permutations_with_the_empty_last(params: chex.ArrayTree, tem
 def test_readings_count_only_where_revealed(params: chex.ArrayTree) -> None:
     candidates, _ = make()
     other = dataclasses.replace(candidates, reading=candidates.reading + 1)
-    hidden = [ranker.member_scores(params, CONFIG, c, False) for c in (candidates, other)]
-    revealed = [ranker.member_scores(params, CONFIG, c, True) for c in (candidates, other)]
+    hidden = [member_scores(params, CONFIG, c, False) for c in (candidates, other)]
+    revealed = [member_scores(params, CONFIG, c, True) for c in (candidates, other)]
     np.testing.assert_array_equal(*hidden)
     assert float(jnp.max(jnp.abs(revealed[0] - revealed[1]))) > 0.1
 
@@ -91,8 +104,10 @@ def test_gain_is_that_of_the_two_by_three_table() -> None:
 def test_a_member_learns_from_its_own_fold_only(params: chex.ArrayTree) -> None:
     candidates, belief = make()
 
+    differentiated = jax.jit(jax.grad(lambda p, fold: loss(p, CONFIG, candidates, belief, fold)[0]))
+
     def gradient(fold: list[int]) -> chex.ArrayTree:
-        return jax.grad(lambda p: ranker.loss(p, CONFIG, candidates, belief, jnp.array(fold))[0])(params)
+        return differentiated(params, jnp.array(fold))
 
     def size(tree: chex.ArrayTree, member: int) -> float:
         return float(jnp.sum(jnp.abs(tree["weights"][member])))
@@ -110,29 +125,30 @@ def test_nothing_believed_and_no_weight_change_nothing(params: chex.ArrayTree) -
     fold = jnp.array([0, 1, 0])
     weightless = dataclasses.replace(belief, weight=belief.weight.at[1].set(0))
     other = dataclasses.replace(weightless, relation=weightless.relation.at[1, 0, 0].set(1))
-    first, second = (ranker.loss(params, CONFIG, candidates, b, fold)[1]["list_mle"] for b in (weightless, other))
+    first, second = (loss(params, CONFIG, candidates, b, fold)[1]["list_mle"] for b in (weightless, other))
     np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
 def test_the_policy_gradient_raises_what_was_rewarded(params: chex.ArrayTree) -> None:
     candidates, _ = make()
-    order = ranker.rank(params, CONFIG, candidates, jax.random.key(2), 1.0, revealed=False).permutation
+    order = rank(params, CONFIG, candidates, jax.random.key(2), 1.0, revealed=False).permutation
     advantage = jnp.array([1.0, 0.0, 0.0])
 
-    def loss(p: chex.ArrayTree) -> chex.Array:
-        return ranker.policy_loss(p, CONFIG, candidates, order, advantage)
+    @jax.jit
+    def regret(p: chex.ArrayTree) -> chex.Array:
+        return policy_loss(p, CONFIG, candidates, order, advantage)
 
-    grads = jax.grad(loss)(params)
+    grads = jax.jit(jax.grad(regret))(params)
     assert float(jnp.sum(jnp.abs(grads["weights"]))) > 0
     moved = jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
-    assert float(loss(moved)) < float(loss(params))
+    assert float(regret(moved)) < float(regret(params))
 
 
 def test_near_duplicates_are_penalised_and_others_are_not(params: chex.ArrayTree) -> None:
     rng = np.random.default_rng(0)
     subqueries = rng.integers(5, 40, (64, 2, 12))
     subqueries[3, 1] = subqueries[3, 0]
-    found = np.asarray(ranker.penalty(params, CONFIG, jnp.asarray(subqueries, jnp.int32)))
+    found = np.asarray(penalty(params, CONFIG, jnp.asarray(subqueries, jnp.int32)))
     assert found[3] == found.max()
     assert found[3] > 0
     assert np.median(found) == 0
@@ -140,7 +156,7 @@ def test_near_duplicates_are_penalised_and_others_are_not(params: chex.ArrayTree
 
 def test_reading_is_the_mean_log_probability_of_the_query(params: chex.ArrayTree) -> None:
     queries, records = jnp.array([[7, 8, 2, 0], [9, 2, 0, 0]]), jnp.array([[7, 8, 9, 0], [7, 8, 0, 0]])
-    found = ranker.read(params["reader"], CONFIG, queries, records)
+    found = read(params["reader"], CONFIG, queries, records)
     log_prob, mask = transformer.sequence_log_prob(params["reader"], MODEL, records, queries)
     np.testing.assert_allclose(found, (log_prob * mask).sum(axis=1) / mask.sum(axis=1), rtol=1e-6)
 
@@ -156,7 +172,7 @@ def test_subqueries_are_ordered_by_their_merits_and_the_loss_is_plackett_luce(pa
     assert len({tuple(one.tolist()) for one in drawn}) > 1
     heat = score / CONFIG.temperature
     log_p = sum(heat[i] - np.log(np.exp(heat[i:]).sum()) for i in range(3))
-    found = ranker.subquery_loss(params, CONFIG, merits, jnp.array([0.7]))
+    found = subquery_loss(params, CONFIG, merits, jnp.array([0.7]))
     np.testing.assert_allclose(found, -0.7 * log_p, rtol=1e-5)
-    slope = jax.grad(lambda p: ranker.subquery_loss(p, CONFIG, merits, jnp.array([0.7])))(params)["merits"]
+    slope = jax.grad(lambda p: subquery_loss(p, CONFIG, merits, jnp.array([0.7])))(params)["merits"]
     assert np.abs(slope).min() > 0
