@@ -31,6 +31,7 @@ init, loss, policy_loss, penalty, read, subquery_loss = (
     )
 )
 member_scores = jax.jit(ranker.member_scores, static_argnames=("config", "revealed"))
+verdict_loss = jax.jit(ranker._verdict_loss)
 rank = jax.jit(ranker.rank, static_argnames=("config", "temperature", "revealed"))
 
 
@@ -129,6 +130,21 @@ def test_nothing_believed_and_no_weight_change_nothing(params: chex.ArrayTree) -
     np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
+def test_the_verdict_is_learned_by_cross_entropy_of_what_is_believed(params: chex.ArrayTree) -> None:
+    """In float64, candidate by candidate; the verdicts of `params` lean to the bin at either end."""
+    candidates, belief = make()
+    total, count = 0.0, 0
+    for b, row, k in np.ndindex(B, ROWS, K):
+        relation = int(belief.relation[b, row, k])
+        if relation >= 0 and candidates.record[b, row, k] >= 0:
+            logits = np.float64(params["verdict"][relation])
+            read = sum(float(candidates.reading[b, row, k]) >= edge for edge in ranker.VERDICT_EDGES)
+            total += np.log(np.exp(logits).sum()) - logits[read]
+            count += 1
+    assert count < B * ROWS * K
+    np.testing.assert_allclose(verdict_loss(params, candidates, belief), total / count, rtol=1e-5)
+
+
 def test_the_policy_gradient_raises_what_was_rewarded(params: chex.ArrayTree) -> None:
     candidates, _ = make()
     order = rank(params, CONFIG, candidates, jax.random.key(2), 1.0, revealed=False).permutation
@@ -138,6 +154,7 @@ def test_the_policy_gradient_raises_what_was_rewarded(params: chex.ArrayTree) ->
     def regret(p: chex.ArrayTree) -> chex.Array:
         return policy_loss(p, CONFIG, candidates, order, advantage)
 
+    assert float(regret(params)) > 0  # a third of -log p of the first anchor's order
     grads = jax.jit(jax.grad(regret))(params)
     assert float(jnp.sum(jnp.abs(grads["weights"]))) > 0
     moved = jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
