@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/reward_and_truth.py --workdir=W,W2,.. [--split=valid] [--out=runs/benchmarks]
 
-Each W is a finished run of experiments/aco.py. Its judge is taught anew with fewer rounds of self-training and fewer
-steps, which gives len(ROUNDS) x len(STEPS) variants a run. Each plays the round that would come next, of planted
+Each W is a finished run of experiments/aco.py. Its judge is taught anew with other numbers of rounds of self-training
+and of steps, which gives len(ROUNDS) x len(STEPS) variants a run. Each plays the round that would come next, of planted
 anchors only, by the ranker's own decisions: that gives the reward, without labels. evaluate.py scores what each would
 state.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -19,16 +20,9 @@ MODEL = transformer.Config(
 )
 CONFIG = ranker.Config(model=MODEL, judge=judge.Config(columns=(0, 1, 2), members=2, widths=(8, 8)))
 B, ROWS, K, F = 3, 2, 4, 3
-init, loss, policy_loss, penalty, read, subquery_loss = (
-    jax.jit(function, static_argnames="config")
-    for function in (
-        ranker.init,
-        ranker.loss,
-        ranker.policy_loss,
-        ranker.penalty,
-        ranker.read,
-        ranker.subquery_loss,
-    )
+init, loss, policy_loss, penalty, read, subquery_loss = map(
+    functools.partial(jax.jit, static_argnames="config"),
+    (ranker.init, ranker.loss, ranker.policy_loss, ranker.penalty, ranker.read, ranker.subquery_loss),
 )
 member_scores = jax.jit(ranker.member_scores, static_argnames=("config", "revealed"))
 verdict_loss = jax.jit(ranker._verdict_loss)

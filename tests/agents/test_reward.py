@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -27,20 +28,12 @@ MODEL = transformer.Config(
 )
 CONFIG = reward.Config(model=MODEL, evidence_size=3, evidence_width=8)
 B, K, T = 4, 3, 10
-init, loss, score, member_scores, text_value, hollow_loss, language_loss, last_hidden, decode = (
-    jax.jit(function, static_argnames="config")
-    for function in (
-        reward.init,
-        reward.loss,
-        reward.score,
-        reward.member_scores,
-        reward.text_value,
-        reward.hollow_loss,
-        reward.language_loss,
-        reward._last_hidden,
-        transformer.decode,
-    )
+compiled = functools.partial(jax.jit, static_argnames="config")
+init, loss, hollow_loss, language_loss = map(
+    compiled, (reward.init, reward.loss, reward.hollow_loss, reward.language_loss)
 )
+score, member_scores, text_value = map(compiled, (reward.score, reward.member_scores, reward.text_value))
+last_hidden, decode = map(compiled, (reward._last_hidden, transformer.decode))
 
 
 def make_batch(seed: int = 0) -> Preference:

@@ -90,8 +90,8 @@ def test_an_encoder_and_its_decoder_too(name, side):
         where = [(0, numbers[1][0] == 1), (0, numbers[1][0] == 2)]
         read = [(0, numbers[0][0] == 1), (0, numbers[0][0] == 2)]
     else:
-        order = np.arange(3)
-        source, target = (padded(rows[:3], 0, side == "left") for rows in (SOURCES, ROWS))
+        order = np.arange(len(ROWS))
+        source, target = (padded(rows, 0, side == "left") for rows in (SOURCES, ROWS))
         segments = Segments(packing.segments_of(target), packing.segments_of(source))
         where, read = ([(i, np.asarray(x)[i] != 0) for i in order] for x in (target, source))
     memory = encode(params, config, source, segments=segments.source)
