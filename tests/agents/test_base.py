@@ -23,6 +23,9 @@ S, T = SPECIAL, TEXT
 
 log_prob_of = jax.jit(transformer.sequence_log_prob, static_argnums=1)
 query_log_prob = jax.jit(base.query_log_prob, static_argnums=1)
+generate_queries, embed, loss_of, likelihood = (
+    jax.jit(f, static_argnums=1) for f in (base.generate_queries, base.embed, base.loss, base.likelihood)
+)
 
 
 def source(relation=1, table=0):
@@ -46,7 +49,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def asked(params):
-    return base.generate_queries(params, CONFIG, SOURCES, jax.random.key(2), 1.0)
+    return generate_queries(params, CONFIG, SOURCES, jax.random.key(2), 1.0)
 
 
 def rows(written):
@@ -93,7 +96,7 @@ def test_log_prob_is_that_of_the_held_model(params, asked):
 
 def test_a_given_table_is_searched_and_costs_no_probability(params):
     tables = jnp.arange(16) % 3
-    query, written = base.generate_queries(params, CONFIG, SOURCES, jax.random.key(3), 1.0, tables)
+    query, written = generate_queries(params, CONFIG, SOURCES, jax.random.key(3), 1.0, tables)
     np.testing.assert_array_equal(query.table, tables)
     found = query_log_prob(params, CONFIG, SOURCES, written, tables)
     np.testing.assert_allclose(query.log_prob, found, atol=1e-4)
@@ -114,7 +117,7 @@ def test_loss_reports_each_kind_as_its_own_mean(params):
     targets = jnp.array([[T, T + 1, S.eos, 0], [T + 2, S.eos, 0, 0], [T, S.eos, 0, 0]])
     kinds = jnp.array([0, 1, 0])
     batch = base.SftBatch(SOURCES[:3], targets, kinds)
-    value, metrics = jax.jit(base.loss, static_argnums=1)(params, CONFIG, batch)
+    value, metrics = loss_of(params, CONFIG, batch)
     log_prob, _ = log_prob_of(params, MODEL, SOURCES[:3], targets)
     np.testing.assert_allclose(metrics["denoise"], -(log_prob[0].sum() + log_prob[2].sum()) / 5, rtol=1e-5)
     np.testing.assert_allclose(metrics["ask"], -log_prob[1].sum() / 2, rtol=1e-5)
@@ -126,8 +129,8 @@ def test_loss_reports_each_kind_as_its_own_mean(params):
 def test_the_contrast_is_infonce_both_ways_without_what_asks_for_the_unrelated(params):
     sources = SOURCES[:3].at[1, 1].set(S.relation(0))
     targets = jnp.array([[T, T + 1, S.eos], [T + 2, S.eos, 0], [T + 3, S.eos, 0]])
-    _, metrics = base.loss(params, CONFIG, base.SftBatch(sources, targets, jnp.zeros(3, jnp.int32)))
-    ours, theirs = (np.asarray(base.embed(params, CONFIG, x), np.float64)[[0, 2]] for x in (sources, targets))
+    _, metrics = loss_of(params, CONFIG, base.SftBatch(sources, targets, jnp.zeros(3, jnp.int32)))
+    ours, theirs = (np.asarray(embed(params, CONFIG, x), np.float64)[[0, 2]] for x in (sources, targets))
     scores = ours @ theirs.T / CONFIG.contrast_temperature
     one = [np.log(np.exp(row).sum()) - row[i] for s in (scores, scores.T) for i, row in enumerate(s)]
     np.testing.assert_allclose(metrics["contrast"], np.mean(one), rtol=1e-4)
@@ -150,15 +153,13 @@ def test_likelihood_is_the_chain_rule_over_rotations(params):
             known = [[token for record in order[:k] for token in record] for k in range(m)]
             gain = sum(log_p(known[k], order[k]) - log_p([], order[k]) for k in range(1, m))
             gains.append(gain / sum(len(target) + 1 for target in order[1:]))
-        found = base.likelihood(params, CONFIG, tuple(padded(tokens, 3) for tokens in lists[:m]))
+        found = likelihood(params, CONFIG, tuple(padded(tokens, 3) for tokens in lists[:m]))
         np.testing.assert_allclose(found, [np.mean(gains)], atol=1e-5)
 
 
 def test_likelihood_of_two_is_symmetric_and_one_is_refused(params):
     a, b = jnp.array([[T, T + 1, 0]]), jnp.array([[T + 2, 0, 0]])
-    np.testing.assert_allclose(
-        base.likelihood(params, CONFIG, (a, b)), base.likelihood(params, CONFIG, (b, a)), atol=1e-6
-    )
+    np.testing.assert_allclose(likelihood(params, CONFIG, (a, b)), likelihood(params, CONFIG, (b, a)), atol=1e-6)
     with pytest.raises(ValueError, match="1 record, expected at least two"):
         base.likelihood(params, CONFIG, (a,))
 
@@ -186,6 +187,6 @@ def test_learning_to_restore_makes_a_copy_likelier_than_a_stranger():
     keys = jax.random.split(jax.random.key(1), 80)
     (params, _), _ = jax.jit(lambda c: jax.lax.scan(train, c, keys))((params, optimiser.init(params)))
     a, b = draw(jax.random.key(2)), draw(jax.random.key(3))
-    same, other = (base.likelihood(params, CONFIG, (a, x)) for x in (a, b))
+    same, other = (likelihood(params, CONFIG, (a, x)) for x in (a, b))
     assert same.mean() > 1.0
     assert same.min() > other.max()

@@ -17,6 +17,8 @@ RNG = np.random.default_rng(0)
 TEACHER, STUDENT = (RNG.normal(size=(2, 3, 5)) for _ in range(2))
 MASK = np.array([[True, True, False], [True, False, False]])
 
+token_kl = jax.jit(distillation.token_kl, static_argnums=4)
+
 
 def normalised(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -32,9 +34,7 @@ def test_token_kl_is_the_float64_sum(temperature, reverse):
     teacher, student = (normalised(normalised(x) / temperature) for x in (TEACHER, STUDENT))
     p, q = (student, teacher) if reverse else (teacher, student)
     expected = temperature**2 * (np.exp(p) * (p - q)).sum(axis=-1)[MASK].mean()
-    found = jax.jit(distillation.token_kl, static_argnums=4)(
-        as_log_probs(TEACHER), as_log_probs(STUDENT), MASK, temperature, reverse
-    )
+    found = token_kl(as_log_probs(TEACHER), as_log_probs(STUDENT), MASK, temperature, reverse)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -79,6 +79,15 @@ SOURCE = jnp.array([[5, 6, 7, 0], [8, 9, 0, 0], [5, 10, 11, 12]])
 TARGET = jnp.array([[6, 7, 2, 0], [9, 2, 0, 0], [3, 4, 5, 2]])
 EOS = 2
 
+of_one = jax.jit(transformer.log_probs, static_argnums=1)
+log_probs, sequence_log_prob, text_loss = (
+    jax.jit(f, static_argnums=1)
+    for f in (distillation.log_probs, distillation.sequence_log_prob, distillation.text_loss)
+)
+sample = jax.jit(distillation.sample, static_argnums=1, static_argnames=("eos", "length", "samples"))
+sequence_loss = jax.jit(distillation.sequence_loss, static_argnums=(1, 3, 8))
+on_policy_loss = jax.jit(distillation.on_policy_loss, static_argnums=(1, 3), static_argnames=("eos", "length"))
+
 
 @pytest.fixture(scope="module")
 def made():
@@ -95,12 +104,12 @@ def made():
 @pytest.mark.parametrize("config", [ALONE, ROTARY])
 def test_a_decoder_alone_continues_the_source_as_one_row(made, config):
     """Each row as one unpadded sequence: begin token, source, target."""
-    found = distillation.log_probs(made[config], config, SOURCE, TARGET)
-    total, count = distillation.sequence_log_prob(made[config], config, SOURCE, TARGET)
+    found = log_probs(made[config], config, SOURCE, TARGET)
+    total, count = sequence_log_prob(made[config], config, SOURCE, TARGET)
     for i, (source, target) in enumerate(zip(np.asarray(SOURCE), np.asarray(TARGET), strict=True)):
         source, target = source[source > 0], target[target > 0]
         row = jnp.array([[config.bos, *source, *target[:-1]]])
-        expected = transformer.log_probs(made[config], config, row)[0, len(source) :]
+        expected = of_one(made[config], config, row)[0, len(source) :]
         np.testing.assert_allclose(found[i, : len(target)], expected, atol=2e-5)
         own = np.float64(expected)[np.arange(len(target)), target].sum()
         np.testing.assert_allclose(total[i], own, atol=1e-4)
@@ -110,12 +119,10 @@ def test_a_decoder_alone_continues_the_source_as_one_row(made, config):
 @pytest.mark.parametrize("config", [BOTH, ALONE])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_any_teacher_teaches_any_student_over_the_same_tokens(made, config, reverse):
-    loss, metrics = distillation.sequence_loss(
-        made[config], config, made[ROTARY], ROTARY, SOURCE, TARGET, 0.5, 2.0, reverse
-    )
-    taught = distillation.log_probs(made[ROTARY], ROTARY, SOURCE, TARGET)
-    own = distillation.log_probs(made[config], config, SOURCE, TARGET)
-    kl = distillation.token_kl(taught, own, TARGET > 0, 2.0, reverse)
+    loss, metrics = sequence_loss(made[config], config, made[ROTARY], ROTARY, SOURCE, TARGET, 0.5, 2.0, reverse)
+    taught = log_probs(made[ROTARY], ROTARY, SOURCE, TARGET)
+    own = log_probs(made[config], config, SOURCE, TARGET)
+    kl = token_kl(taught, own, TARGET > 0, 2.0, reverse)
     np.testing.assert_allclose(metrics["distillation_kl"], kl, rtol=1e-5)
     np.testing.assert_allclose(loss, 0.5 * kl + 0.5 * metrics["cross_entropy"], rtol=1e-5)
 
@@ -124,11 +131,11 @@ def test_any_teacher_teaches_any_student_over_the_same_tokens(made, config, reve
 def test_samples_are_the_students_own(made, config):
     """Their frequencies are its probabilities, and they begin after the source."""
     source = jnp.repeat(SOURCE[1:2], 3000, axis=0)
-    drawn = np.asarray(distillation.sample(made[config], config, source, eos=EOS, length=1, key=jax.random.key(0)))
-    p = np.exp(distillation.log_probs(made[config], config, SOURCE[1:2], jnp.array([[3]]))[0, 0])
+    drawn = np.asarray(sample(made[config], config, source, eos=EOS, length=1, key=jax.random.key(0)))
+    p = np.exp(log_probs(made[config], config, SOURCE[1:2], jnp.array([[3]]))[0, 0])
     p[0] = 0  # padding is never sampled
     np.testing.assert_allclose(np.bincount(drawn[:, 0], minlength=14) / 3000, p / p.sum(), atol=0.035)
-    texts = distillation.sample(made[config], config, SOURCE, eos=EOS, length=5, key=jax.random.key(1), samples=2)
+    texts = sample(made[config], config, SOURCE, eos=EOS, length=5, key=jax.random.key(1), samples=2)
     assert texts.shape == (6, 5)
     ended = np.cumsum(np.asarray(texts) == EOS, axis=1) - (np.asarray(texts) == EOS) > 0
     np.testing.assert_array_equal(np.asarray(texts)[ended], 0)
@@ -137,18 +144,18 @@ def test_samples_are_the_students_own(made, config):
 def test_on_policy_loss_is_the_divergence_along_own_samples(made):
     given = {"eos": EOS, "length": 5, "key": jax.random.key(3)}
     student = (made[BOTH], BOTH)
-    loss, _ = distillation.on_policy_loss(*student, made[ALONE], ALONE, SOURCE, **given)
-    written = distillation.sample(*student, SOURCE, **given)
-    taught, own = (distillation.log_probs(*model, SOURCE, written) for model in ((made[ALONE], ALONE), student))
-    np.testing.assert_allclose(loss, distillation.token_kl(taught, own, written > 0, reverse=True), rtol=1e-5)
+    loss, _ = on_policy_loss(*student, made[ALONE], ALONE, SOURCE, **given)
+    written = sample(*student, SOURCE, **given)
+    taught, own = (log_probs(*model, SOURCE, written) for model in ((made[ALONE], ALONE), student))
+    np.testing.assert_allclose(loss, token_kl(taught, own, written > 0, 1.0, True), rtol=1e-5)
 
 
 def test_a_teachers_texts_weigh_as_they_are_weighed(made):
-    total, count = (np.float64(x) for x in distillation.sequence_log_prob(made[BOTH], BOTH, SOURCE, TARGET))
-    loss, _ = distillation.text_loss(made[BOTH], BOTH, SOURCE, TARGET)
+    total, count = (np.float64(x) for x in sequence_log_prob(made[BOTH], BOTH, SOURCE, TARGET))
+    loss, _ = text_loss(made[BOTH], BOTH, SOURCE, TARGET)
     np.testing.assert_allclose(loss, -total.sum() / count.sum(), rtol=1e-5)
     weight = np.array([0.2, 0.0, 0.8])
-    loss, _ = distillation.text_loss(made[BOTH], BOTH, SOURCE, TARGET, jnp.float32(weight))
+    loss, _ = text_loss(made[BOTH], BOTH, SOURCE, TARGET, jnp.float32(weight))
     np.testing.assert_allclose(loss, -(weight * total).sum() / (weight * count).sum(), rtol=1e-5)
 
 
@@ -159,8 +166,8 @@ def test_a_student_comes_to_write_what_the_teacher_likes(made):
 
     @jax.jit
     def step(params, state, key):
-        written = distillation.sample(params, config, source, eos=EOS, length=3, key=key, samples=16)
-        opinion, _ = distillation.sequence_log_prob(made[ALONE], ALONE, jnp.repeat(source, 16, axis=0), written)
+        written = sample(params, config, source, eos=EOS, length=3, key=key, samples=16)
+        opinion, _ = sequence_log_prob(made[ALONE], ALONE, jnp.repeat(source, 16, axis=0), written)
         (_, metrics), slope = jax.value_and_grad(distillation.opinion_loss, has_aux=True)(
             params, config, source, written[None], opinion[None]
         )
