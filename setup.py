@@ -34,6 +34,7 @@ setup(
         "scipy>=1.15,<2",
         "scikit-learn>=1.6,<2",
         "pandas>=2.2,<4",
+        "python-dateutil>=2.9,<3",
         "transformers>=5.0,<6",
         "tokenizers>=0.22,<0.24",
         "bm25s>=0.3.0,<0.4",

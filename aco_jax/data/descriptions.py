@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from aco_jax.data import fields as columns_of
+from aco_jax.data import times
 from aco_jax.data.records import Dataset
 from aco_jax.data.retrieval import Vectors, fit_vectors, nearest
 from aco_jax.data.wording import plain
@@ -32,8 +33,8 @@ class Description:
     table: np.ndarray  # [n] int32
     text: sp.csr_matrix  # [n, V] TF-IDF of all text, words then grams, each part of unit length
     title: sp.csr_matrix  # [n, V]
-    slots: tuple[sp.csr_matrix, ...]  # one a text field: [n, G] TF-IDF of its grams
-    values: tuple[np.ndarray, ...]  # one a text field: [n] object, letters and digits only
+    slots: tuple[sp.csr_matrix, ...]  # one a field that is compared: [n, G] TF-IDF of its grams, or where a time lies
+    values: tuple[np.ndarray, ...]  # one a field that is compared: [n] object, letters and digits only; '' missing
     amounts: np.ndarray  # [n, fields] float32, NaN where missing
     words: tuple[tuple[str, ...], ...]  # the title's words in order
     tokens: tuple[frozenset[str], ...]  # all words
@@ -101,13 +102,14 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
     """Rows (column -> text; columns may be missing or unknown) of one table, or of table[i] each."""
     tables = np.broadcast_to(np.asarray(table, np.int32), len(rows))
     texts = [_text(index.fields, int(t), row) for t, row in zip(tables, rows, strict=True)]
-    fields = index.fields.texts
-    cells = [
-        [plain(columns_of.value(field, int(t), row)[:LONGEST]) for t, row in zip(tables, rows, strict=True)]
-        for field in fields
+    named = [
+        plain(columns_of.value(field, int(t), row)[:LONGEST])
+        for field in index.fields.texts[:1]
+        for t, row in zip(tables, rows, strict=True)
     ]
+    slots = [_slot(index, field, tables, rows) for field in index.fields.compared]
     # A record without a title is named by all it says.
-    titles = [cell or text for cell, text in zip(cells[0], texts, strict=True)] if cells else texts
+    titles = [cell or text for cell, text in zip(named, texts, strict=True)] if named else texts
     codes = [_codes(title) or _codes(text) for title, text in zip(titles, texts, strict=True)]
     amounts = [
         columns_of.amounts(index.fields, int(t), row, text) for t, row, text in zip(tables, rows, texts, strict=True)
@@ -116,8 +118,8 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
         table=tables,
         text=index.vectors.transform(texts),
         title=index.vectors.transform(titles),
-        slots=tuple(sp.csr_matrix(index.vectors.grams.transform(column)) for column in cells),
-        values=tuple(np.array(["".join(WORD.findall(text)) for text in column], dtype=object) for column in cells),
+        slots=tuple(near for near, _ in slots),
+        values=tuple(np.array(values, dtype=object) for _, values in slots),
         amounts=np.array(amounts, np.float32).reshape(len(rows), index.fields.amount_count),
         words=tuple(tuple(dict.fromkeys(WORD.findall(title)))[:WORDS] for title in titles),
         tokens=tuple(frozenset(WORD.findall(text)) for text in texts),
@@ -127,6 +129,18 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
         starts=tuple(_starts(text) for text in texts),
         numbers=tuple(frozenset(_numbers(title)) for title in titles),
     )
+
+
+def _slot(
+    index: Index, field: columns_of.Field, tables: np.ndarray, rows: Sequence[Mapping[str, str]]
+) -> tuple[sp.csr_matrix, list[str]]:
+    """One field of every row: vectors whose cosine says how near two are, and what must be the same to be equal."""
+    each = list(zip(tables.tolist(), rows, strict=True))
+    if field.kind == "text":
+        cells = [plain(columns_of.value(field, t, row)[:LONGEST]) for t, row in each]
+        return sp.csr_matrix(index.vectors.grams.transform(cells)), ["".join(WORD.findall(cell)) for cell in cells]
+    places = [columns_of.place(field, t, row) for t, row in each]
+    return times.rows(places), [f"{place:.3f}" if math.isfinite(place) else "" for place in places]
 
 
 def grams_of(text: str) -> frozenset[str]:

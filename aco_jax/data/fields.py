@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from aco_jax.data import times
 from aco_jax.data.records import Dataset
 from aco_jax.data.wording import plain
 
-Kind = Literal["text", "amount", "link"]
+Kind = Literal["text", "amount", "link", "duration", "date"]
 ALIGNED = 0.4  # least cosine of two columns' values before differently named columns are one field
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 GROUPED = re.compile(r"(?<=\d)[\s'\u2019](?=\d{3}(?!\d))")  # parts thousands, as in 1 299,00 and 1'299.00
@@ -36,6 +38,8 @@ class Field:
     kind: Kind
     fill: float  # share of records that have it
     distinct: float  # share of different values among them
+    bare: tuple[float, ...] = ()  # of a duration, by table: seconds of a number alone
+    day_first: tuple[bool, ...] = ()  # of a date, by table: whether a numbered one begins with the day
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Fields:
     @property
     def texts(self) -> tuple[Field, ...]:
         return tuple(field for field in self.fields if field.kind == "text")
+
+    @property
+    def compared(self) -> tuple[Field, ...]:
+        """Those that are compared one by one: texts, durations and dates."""
+        return tuple(field for field in self.fields if field.kind not in ("amount", "link"))
 
     @property
     def amounts(self) -> tuple[Field, ...]:
@@ -80,6 +89,14 @@ def value(field: Field, table: int, row: Mapping[str, str]) -> str:
     """The field's cell in a row of `table`, '' where missing; a row may lack or add columns."""
     name = field.names[table] if table < len(field.names) else None
     return row.get(name, "") if name is not None else ""
+
+
+def place(field: Field, table: int, row: Mapping[str, str]) -> float:
+    """Where a duration or date of a row lies, in the units of `times.rows`; NaN where it cannot be read."""
+    text = value(field, table, row)
+    if field.kind == "date":
+        return times.day(text, bool(text) and field.day_first[table]) / times.DAYS
+    return math.log(times.duration(text, field.bare[table] if text else math.nan)) / times.RELATIVE
 
 
 def amount(text: str) -> float:
@@ -161,7 +178,11 @@ def _field(group: tuple[str | None, ...], values: Sequence[Mapping[str, Sequence
     total = sum(len(next(iter(table.values()))) for table in values)
     filled = [text for column in columns for text in column if text]
     distinct = min((_distinct(column) for column in columns), default=0.0)
-    return Field(group, _kind(columns), len(filled) / max(total, 1), distinct)
+    kind = _kind(columns)
+    known = [values[t][name] if name is not None else [] for t, name in enumerate(group)]
+    bare = tuple(times.bare(known)) if kind == "duration" else ()
+    day_first = tuple(map(times.day_first, known)) if kind == "date" else ()
+    return Field(group, kind, len(filled) / max(total, 1), distinct, bare, day_first)
 
 
 def _distinct(column: Sequence[str]) -> float:
@@ -169,12 +190,14 @@ def _distinct(column: Sequence[str]) -> float:
     return len(set(filled)) / max(len(filled), 1)
 
 
-def _kind(columns: Iterable[Sequence[str]]) -> Kind:
+def _kind(columns: Sequence[Sequence[str]]) -> Kind:
     filled = [text.strip() for column in columns for text in column if text]
     if not filled:
         return "text"
     if np.mean([text.lower().startswith(("http://", "https://", "www.")) for text in filled]) > 0.8:
         return "link"
+    if timed := times.kind(columns):
+        return timed
     joined = [GROUPED.sub("", text.lower()) for text in filled]
     if np.mean([AMOUNT.fullmatch(text) is not None for text in joined]) < 0.8:
         return "text"
