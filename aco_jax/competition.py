@@ -22,6 +22,7 @@ class Config:
     """When a record may have several partners, and how three tables agree; the same for every data set."""
 
     several: float = 0.1  # share of matched records with two partners or more that makes it several
+    many: float = 0.2  # the same share, in both tables, that makes them many
     turns: int = 7  # of competing and of agreeing over three tables
     violation: float = 0.05  # prior weight of two pairs of three records without the third
     possible: float = 1e-3  # probability from which a pair is looked at with a third record
@@ -126,7 +127,8 @@ def _between(
 
     Where records of one table alone have several partners, the other table's lists tell: in a list with two partners
     each has half of what is sure. Where records of both have, a pair is as likely as its two lists say on
-    average. Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
+    average; where they have many, each pair stands for itself, for a list shares what is sure among all partners.
+    Logits hold the prior log odds `shift` [kinds] that an anchor has a partner.
     """
     known = problem.place >= 0
     ours = known & (problem.kind == kind)[:, None]
@@ -135,10 +137,12 @@ def _between(
     many = [bool(several[side] >= config.several) for side in sides]
     telling = ours | theirs if many[0] == many[1] else theirs if many[0] else ours
     inside, number = np.unique(problem.place[telling], return_inverse=True)
-    if all(many):
-        average = np.clip(np.bincount(number, null_softmax(logits)[telling]) / 2, 1e-6, 1 - 1e-6)
-        return Rivals(inside, np.log(average / (1 - average)), (matching.MOST, matching.MOST), (True, True))
     logit = np.bincount(number, logits[telling]) / np.bincount(number)
+    if all(many):
+        if min(several[side] for side in sides) < config.many:
+            average = np.clip(np.bincount(number, null_softmax(logits)[telling]) / 2, 1e-6, 1 - 1e-6)
+            logit = np.log(average / (1 - average))
+        return Rivals(inside, logit, (matching.MOST, matching.MOST), (True, True))
     odds = float(np.exp(shift[list(sides)].mean()))
 
     def further(side: int, more: bool) -> float:

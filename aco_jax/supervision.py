@@ -48,6 +48,7 @@ class Config:
     few: float = 0.5  # partners are few where less than this share of the records has one
     first: float = 0.25  # share of the mutual best pairs that is believed first where they are few: the most alike
     least_first: int = 20  # of them, where there are as many
+    again: float = 0.3  # share of each table's records that find a partner in their own, if all tables repeat theirs
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
     apart: float = 0.05  # least difference that the scaled average is divided by
@@ -62,7 +63,8 @@ class State:
     target [R] int32: slot of the believed partner, -1 where none; weight [R] float32; fold [R] int32;
     posterior [P] float32: of each pair, both directions seen; prior [kinds] float32: share with a partner;
     several [kinds] float32: share of matched anchors that two partners or more claim; checked: of the last judge;
-    temperature [] float32: what its logits were divided by; round int32.
+    temperature [] float32: what its logits were divided by; many [] bool: all tables repeat their records, see
+    `repeating`; round int32.
     """
 
     target: chex.Array
@@ -73,6 +75,7 @@ class State:
     several: chex.Array
     checked: Checked
     temperature: chex.Array
+    many: chex.Array
     round: chex.Array
     seed: chex.Array
 
@@ -108,26 +111,52 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
         several=np.zeros(len(kinds), np.float32),
         checked=unchecked(len(kinds)),
         temperature=np.float32(1),
+        many=np.bool_(False),
         round=np.int32(0),
         seed=np.int32(seed),
     )
     return dataclasses.replace(state, fold=_folds(problem, state, config))
 
 
+def seldom_mutual(state: State, config: Config = Config()) -> bool:
+    """Whether less than `few` of the records are in mutual best pairs, of what is believed first."""
+    return bool(np.mean(state.prior) < config.few)
+
+
+def repeating(
+    tried: State, halves: Sequence[listing.Problem], logits: Sequence[np.ndarray], config: Config = Config()
+) -> bool:
+    """Whether all tables say their records several times, by a judge that was tried on all mutual best pairs.
+
+    Each other's best are few where few records have a partner, but also where records have so many that the best one
+    likes another better. Then records of every table are claimed by several, and find partners in their own.
+
+    Args:
+        tried: what is believed by that judge.
+        halves: each table against itself; logits: what the judge says of their lists, [R, K] each.
+    """
+    own = [
+        float(estimate_prior(half, np.where(half.record >= 0, said, EMPTY_LOGIT).astype(np.float32), config).mean())
+        for half, said in zip(halves, logits, strict=True)
+    ]
+    return bool(min(own, default=0.0) >= config.again and np.min(tried.several) >= config.competing.many)
+
+
 def propose(problem: listing.Problem, state: State, config: Config = Config()) -> Lessons:
     """What to learn from: every believed list, then the same lists with the believed partner hidden.
 
-    Returns candidates and beliefs [2 n, 1, K], and the fold [2 n] of each. Of a hidden match every
-    candidate is unrelated: the answer is NULL.
+    Where all tables repeat their records, what may be the partner said again is hidden with it. Returns candidates and
+    beliefs [2 n, 1, K], and the fold [2 n] of each. Of a hidden match every candidate is unrelated: the answer is NULL.
     """
     rows = np.flatnonzero(np.asarray(state.weight) > 0)
-    hidden = partners(problem, state, rows, config)
+    related = partners(problem, state, rows, config)
+    hidden = related | _said_again(problem, state, rows) if state.many else related
     seen = [listing.observe(problem, rows), listing.observe(problem, rows, hidden)]
     record = np.concatenate([problem.record[rows], np.where(hidden, -1, problem.record[rows])])
     place = np.concatenate([problem.place[rows]] * 2)
     validity = np.where(record >= 0, problem.validity[np.maximum(place, 0)], 0.0)
     candidates = listing.candidates(record, np.concatenate(seen), validity)
-    relation = np.where(np.concatenate([hidden, np.zeros_like(hidden)]), config.relation, UNRELATED)
+    relation = np.where(np.concatenate([related, np.zeros_like(related)]), config.relation, UNRELATED)
     weight = np.asarray(state.weight)[rows]
     belief = Belief(
         relation=np.where(record >= 0, relation, UNKNOWN)[:, None].astype(np.int32),
@@ -142,6 +171,17 @@ def partners(problem: listing.Problem, state: State, rows: np.ndarray, config: C
     place = problem.place[rows]
     likely = (place >= 0) & (np.asarray(state.posterior)[np.maximum(place, 0)] > config.confident)
     return likely | (np.arange(place.shape[1])[None] == np.asarray(state.target)[rows, None])
+
+
+def _said_again(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndarray:
+    """[r, K] bool: the candidates of lists `rows` that are as like the believed partner as that is like the anchor."""
+    record, target = problem.record[rows], np.asarray(state.target)[rows]
+    row, slot = np.nonzero(record >= 0)
+    found = np.zeros(record.shape, bool)
+    found[row, slot] = competition.go_together(
+        problem, row, problem.anchor[rows][row], record[row, slot], (slot == target[row]).astype(np.float32)
+    )
+    return found
 
 
 def alone(half: listing.Problem, seed: int, config: Config = Config()) -> Lessons:
@@ -228,7 +268,7 @@ def update(
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior, checked = estimate_prior(problem, logits, config), checked or state.checked
-    few = prior.max() < config.few
+    few = prior.max() < config.few and not state.many
     if few:
         logits = logits / checked.temperature
         prior = careful_prior(problem, logits, checked, prior, config)

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +32,7 @@ from aco_jax import (
     pretraining,
     progress,
     replicas,
+    self_training,
     stages,
     supervision,
     transitions,
@@ -45,7 +45,6 @@ from aco_jax.settings import TrainConfig, learner_config
 from aco_jax.types import Params
 
 Summary = dict[str, Any]
-JUDGING = 4  # rounds of self-training; more decay
 EVERYBODY = -1  # the fold of a list that no member of the judge was trained with
 VISITED, USED = 200, 0.01  # states, and share of the decisions, below which a reader is told
 
@@ -177,46 +176,20 @@ def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, 
 
 
 def believe(
-    config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh, run: Run, rounds: int = JUDGING
+    config: TrainConfig,
+    agents: learner_state.Config,
+    desk: desks.Desk,
+    mesh: Mesh,
+    run: Run,
+    rounds: int = self_training.ROUNDS,
 ) -> tuple[Run, dict[str, float]]:
-    """Self-training of the judge: what is believed trains it, what it says of lists it never saw is believed next."""
-    believed, evidence = run.believed, jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
-    metrics: dict[str, float] = {}
-    settings, logits, kept = agents.ranker.judge, run.logits, believed.fold
-    params = judge.init(jax.random.key(config.seed), settings)
+    """Self-training of the judge."""
     halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
-    single = [supervision.alone(half, config.seed) for half in halves]
-
-    def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
-        return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
-
-    for number in progress.through(range(rounds), "judging", "round"):
-        if not np.any(believed.weight):
-            break  # nothing to learn from
-        lessons = proposed = supervision.propose(desk.problem, believed)
-        if number:  # a judge must say first who is repeated
-            sure = [
-                supervision.unpartnered(half, judged(params, lists.evidence[:, 0], fold))
-                for half, (lists, _, fold) in zip(halves, single, strict=True)
-            ]
-            lessons = supervision.join(lessons, single, sure)
-        candidates, belief, fold = lessons
-        params = judge.init(jax.random.fold_in(jax.random.key(config.seed), number), settings)
-        params, found = judge.fit(params, settings, candidates, belief, fold, config.seed * JUDGING + number)
-        logits = judged(params, evidence, believed.fold)
-        kept = believed.fold
-        said = judge.judged_lists(params, settings, proposed[0].evidence[:, 0], proposed[2])[..., 0]
-        checked = supervision.check(desk.problem, believed, proposed, said)
-        last = number == rounds - 1
-        believed = supervision.update(desk.problem, believed, logits, checked=checked, stating=last)
-        metrics = {
-            "ranker/judge_loss": float(found["judge_loss"]),
-            "data/believed": float((believed.weight > 0).mean()),
-        }
-    # The folds that the judge was trained with stay: what it says of a list must come from who never saw it.
-    believed = dataclasses.replace(believed, fold=kept)
-    state = replicas.place(stages.with_judge(run.state, params, agents), mesh)
-    return dataclasses.replace(run, state=state, believed=believed, logits=logits), metrics
+    trained = self_training.run(
+        *(desk.problem, halves, agents.ranker.judge, run.believed, run.logits, config.seed, rounds)
+    )
+    state = replicas.place(stages.with_judge(run.state, trained.params, agents), mesh)
+    return dataclasses.replace(run, state=state, believed=trained.believed, logits=trained.logits), trained.metrics
 
 
 def carry_folds(before: desks.Desk, fold: np.ndarray, after: desks.Desk) -> np.ndarray:

@@ -9,9 +9,11 @@ on 2 cores instead of five.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from aco_jax.data.records import InputError
 
 GOLD = ("train", "valid", "test", "matches")
 REPEATED, REMOVED, LOST = 0.2, 1 / 3, 0.9  # shares of the right table's records, LOST of those with a partner
+MOST = 4  # times a record is said
 MISPLACED = 0.5  # share of values
 STRENGTH = 0.5  # of the copies' rewording
 
@@ -53,15 +56,15 @@ def swapped(folder: Folder, rng: np.random.Generator) -> Folder:
 
 def repeated(folder: Folder, rng: np.random.Generator) -> Folder:
     """A fifth of the right table is said twice, in other words and under another id."""
-    chosen = folder.right.iloc[rng.permutation(len(folder.right))[: int(REPEATED * len(folder.right))]]
-    renamed = {old: f"again {old}" for old in chosen["id"]}
-    rows = chosen.drop(columns="id").to_dict("records")
-    copies = pd.DataFrame([noise.corrupt(rng, row, STRENGTH) for row in rows]).assign(id=list(renamed.values()))
-    gold = {}
-    for name, pairs in folder.gold.items():
-        again = pairs[pairs["rtable_id"].isin(list(renamed))].replace({"rtable_id": renamed})
-        gold[name] = pd.concat([pairs, again], ignore_index=True)
-    return Folder(folder.left, pd.concat([folder.right, copies], ignore_index=True).fillna(""), gold)
+    return _said(folder, rng, "right", rng.permutation(len(folder.right))[: int(REPEATED * len(folder.right))])
+
+
+def many(folder: Folder, rng: np.random.Generator) -> Folder:
+    """Every record of both tables is said once to MOST times, in other words each time: partners are many."""
+    for side in ("left", "right"):
+        count = len(getattr(folder, side))
+        folder = _said(folder, rng, side, np.repeat(np.arange(count), rng.integers(0, MOST, count)))
+    return folder
 
 
 def thinned(folder: Folder, rng: np.random.Generator) -> Folder:
@@ -103,6 +106,21 @@ def titles(folder: Folder, rng: np.random.Generator) -> Folder:
     return Folder(left, right, folder.gold)
 
 
+def _said(folder: Folder, rng: np.random.Generator, side: Literal["left", "right"], chosen: np.ndarray) -> Folder:
+    """The records `chosen` [n] of one table, each as often as it is there, are said again under other ids."""
+    table, column = getattr(folder, side), {"left": "ltable_id", "right": "rtable_id"}[side]
+    before = table.iloc[chosen]
+    names = [f"again {old}" + "'" * int((chosen[:n] == chosen[n]).sum()) for n, old in enumerate(before["id"])]
+    rows = before.drop(columns="id").to_dict("records")
+    copies = pd.DataFrame([noise.corrupt(rng, row, STRENGTH) for row in rows]).assign(id=names)
+    renamed = pd.DataFrame({column: before["id"].to_numpy(), "name": names})
+    gold = {}
+    for name, pairs in folder.gold.items():
+        again = pairs.merge(renamed, on=column).drop(columns=column).rename(columns={"name": column})
+        gold[name] = pd.concat([pairs, again], ignore_index=True)
+    return dataclasses.replace(folder, gold=gold, **{side: pd.concat([table, copies], ignore_index=True).fillna("")})
+
+
 def _left_with(folder: Folder, right: pd.DataFrame) -> Folder:
     """The folder with these records of its right table, and the gold about them."""
     gold = {name: pairs[pairs["rtable_id"].isin(right["id"])] for name, pairs in folder.gold.items()}
@@ -110,7 +128,7 @@ def _left_with(folder: Folder, right: pd.DataFrame) -> Folder:
 
 
 CHANGES: dict[str, Callable[[Folder, np.random.Generator], Folder]] = {
-    change.__name__: change for change in (same, swapped, repeated, thinned, few, misplaced, titles)
+    change.__name__: change for change in (same, swapped, repeated, many, thinned, few, misplaced, titles)
 }
 
 

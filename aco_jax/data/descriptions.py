@@ -104,11 +104,11 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
     texts = [_text(index.fields, int(t), row) for t, row in zip(tables, rows, strict=True)]
     named = [
         plain(columns_of.value(field, int(t), row)[:LONGEST])
-        for field in index.fields.texts[:1]
+        for field in index.fields.texts[: index.fields.named]
         for t, row in zip(tables, rows, strict=True)
     ]
     slots = [_slot(index, field, tables, rows) for field in index.fields.compared]
-    # A record without a title is named by all it says.
+    # A record without a title is named by all it says, as are those whose titles tell few apart.
     titles = [cell or text for cell, text in zip(named, texts, strict=True)] if named else texts
     codes = [_codes(title) or _codes(text) for title, text in zip(titles, texts, strict=True)]
     amounts = [

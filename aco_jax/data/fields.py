@@ -27,6 +27,7 @@ _MONEY = (
 )
 MONEY = re.compile(_MONEY)
 AMOUNT = re.compile(rf"(?:{_MONEY}|[^\w\s])?\s?[\d.,]+\s?(?:{_MONEY}|[^\w\s])?")
+NAMING = 0.4  # least share of different values, of all records, of a field that names them
 STRAY = 0.3  # least share of each table's records that name one price before prices are sought in the text
 
 
@@ -48,6 +49,7 @@ class Fields:
 
     fields: tuple[Field, ...]
     stray: bool = False  # no column has amounts, but the records' texts have
+    named: bool = True  # the first field tells most records apart
 
     @property
     def texts(self) -> tuple[Field, ...]:
@@ -77,12 +79,13 @@ def fit(dataset: Dataset) -> Fields:
     groups = _align(values)
     fields = [_field(group, values) for group in groups]
     texts = [field for field in fields if field.kind == "text"]
+    best = max((field.fill * field.distinct for field in texts), default=0.0)
     if texts:
-        best = max(field.fill * field.distinct for field in texts)
         title = next(field for field in texts if field.fill * field.distinct >= best - 0.15)
         fields.remove(title)
         fields.insert(0, title)
-    return Fields(tuple(fields), all(field.kind != "amount" for field in fields) and _stray(dataset))
+    stray = all(field.kind != "amount" for field in fields) and _stray(dataset)
+    return Fields(tuple(fields), stray, best >= NAMING)
 
 
 def value(field: Field, table: int, row: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ _WORDED = re.compile(
 )
 _SPELLED = re.compile(r"min|sec|h|\d\D+\d")  # 3 m may be metres
 _BARE = re.compile(r"\d+(?:\.\d+)?")
-_ISO = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?")
+_ISO = re.compile(r"\d{4}([-/.])\d\d?\1\d\d?|(?:19|20)\d\d[01]\d[0-3]\d")
 _NUMBERED = re.compile(r"(\d\d?)([-/.])(\d\d?)\2(\d{4}|(?<=[-/])\d\d)")
 _NAMED = re.compile(
     r"(?:\d{1,2}(?:st|nd|rd|th)?[\s.,-]*[a-z]{3,9}[\s.,-]*\d{2,4}|[a-z]{3,9}[\s.,-]*\d{1,2}(?:st|nd|rd|th)?[\s,.-]+\d{4})"
@@ -54,7 +54,7 @@ def day(text: str, day_first: bool = False) -> float:
     """The number of a day, the first of year 1 being 1; NaN where a text is none.
 
     Args:
-      text: with a named month or a year of four digits, or of two behind slashes or hyphens.
+      text: with a named month or a year of four digits, or of two behind slashes or hyphens; 20140921 too.
       day_first: what 3/4/2001 means: the third of April, not the fourth of March.
     """
     text = _OF_DAY.sub("", text.strip().lower())

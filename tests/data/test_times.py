@@ -22,7 +22,7 @@ def test_a_day_is_the_same_in_every_writing(date: datetime.date, form: str) -> N
     assert times.day(date.strftime(form)) == date.toordinal()
 
 
-@given(DATES, st.sampled_from(("%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%Y-%m-%d")))
+@given(DATES, st.sampled_from(("%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%Y-%m-%d", "%Y%m%d")))
 def test_the_day_may_come_first_but_not_before_a_year_of_four_digits(date: datetime.date, form: str) -> None:
     assert times.day(date.strftime(form), day_first=True) == date.toordinal()
 
@@ -42,7 +42,21 @@ def test_what_is_no_length_of_time(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2014", "1.2.3", "10.4.85", "31/31/2001", "212-595-3139", "sept 1999", "3 blah 2001", "2014-09"]
+    "text",
+    [
+        "",
+        "2014",
+        "1.2.3",
+        "10.4.85",
+        "20141321",
+        "18800101",
+        "2014092",
+        "31/31/2001",
+        "212-595-3139",
+        "sept 1999",
+        "3 blah 2001",
+        "2014-09",
+    ],
 )
 def test_what_is_no_day(text: str) -> None:
     assert math.isnan(times.day(text))

@@ -1,0 +1,105 @@
+"""Self-training of the judge: what is believed teaches it, and what it says of lists it never saw is believed next.
+
+On the host, before the agents' rounds; nothing here reads gold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aco_jax import progress, supervision
+from aco_jax.data import listing
+from aco_jax.models import judge
+from aco_jax.types import Params
+
+ROUNDS = 4  # more decay
+EVERYBODY = supervision.Config(few=0.0)  # under which all mutual best pairs are believed first, and all count
+
+
+class Trained(NamedTuple):
+    """The judge, what is believed, its held-out logits [R, K], and what there is to report."""
+
+    params: Params
+    believed: supervision.State
+    logits: np.ndarray
+    metrics: dict[str, float]
+
+
+class _Taught(NamedTuple):
+    params: Params
+    logits: np.ndarray
+    checked: supervision.Checked
+    loss: float
+
+
+def run(
+    problem: listing.Problem,
+    halves: Sequence[listing.Problem],
+    settings: judge.Config,
+    believed: supervision.State,
+    logits: np.ndarray,
+    seed: int,
+    rounds: int = ROUNDS,
+) -> Trained:
+    """Some rounds from what is believed first.
+
+    Where mutual best pairs are few a judge is tried on all of them, and says whether partners are few or so many that
+    the best is seldom mutual; in the latter case all are believed first.
+
+    Args:
+        halves: each table against itself.
+        logits: [R, K] what is said where nothing is believed, of which nothing can be learned.
+
+    Returns:
+        What was trained; the folds of what is believed are those that the judge was trained with.
+    """
+    evidence = jnp.asarray(listing.everything(problem).evidence[:, 0])
+    single = [supervision.alone(half, seed) for half in halves]
+
+    def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
+        return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
+
+    def of_themselves(params: Params) -> list[np.ndarray]:
+        return [judged(params, lists.evidence[:, 0], fold) for lists, _, fold in single]
+
+    def taught(
+        believed: supervision.State, proposed: supervision.Lessons, lessons: supervision.Lessons, number: int
+    ) -> _Taught:
+        params = judge.init(jax.random.fold_in(jax.random.key(seed), number), settings)
+        params, found = judge.fit(params, settings, *lessons, seed * ROUNDS + number)
+        said = judge.judged_lists(params, settings, proposed[0].evidence[:, 0], proposed[2])[..., 0]
+        checked = supervision.check(problem, believed, proposed, said)
+        return _Taught(params, judged(params, evidence, believed.fold), checked, float(found["judge_loss"]))
+
+    def repeated(every: supervision.State) -> bool:
+        proposed = supervision.propose(problem, every)
+        judge_of_all = taught(every, proposed, proposed, 0)
+        tried = supervision.update(problem, every, judge_of_all.logits, EVERYBODY, checked=judge_of_all.checked)
+        return supervision.repeating(tried, halves, of_themselves(judge_of_all.params))
+
+    if rounds and supervision.seldom_mutual(believed):
+        every = supervision.init(problem, seed, EVERYBODY)
+        if repeated(every):
+            believed = dataclasses.replace(every, many=np.bool_(True))
+    params, kept, metrics = judge.init(jax.random.key(seed), settings), believed.fold, {}
+    for number in progress.through(range(rounds), "judging", "round"):
+        if not np.any(believed.weight):
+            break  # nothing to learn from
+        lessons = proposed = supervision.propose(problem, believed)
+        if number:  # a judge must say first who is repeated
+            sure = [supervision.unpartnered(*each) for each in zip(halves, of_themselves(params), strict=True)]
+            lessons = supervision.join(lessons, single, sure)
+        kept = believed.fold
+        params, logits, checked, loss = taught(believed, proposed, lessons, number)
+        last = number == rounds - 1
+        believed = supervision.update(problem, believed, logits, checked=checked, stating=last)
+        metrics = {"ranker/judge_loss": loss, "data/believed": float((believed.weight > 0).mean())}
+    # What it says of a list must come from who never saw it.
+    return Trained(params, dataclasses.replace(believed, fold=kept), logits, metrics)
