@@ -100,18 +100,23 @@ def multiplicity(problem: listing.Problem, p: np.ndarray, *, alike: bool = False
 
 
 def go_together(
-    problem: listing.Problem, group: np.ndarray, record: np.ndarray, partner: np.ndarray, strength: np.ndarray
+    problem: listing.Problem,
+    group: np.ndarray,
+    record: np.ndarray,
+    partner: np.ndarray,
+    strength: np.ndarray,
+    share: float = 1.0,
 ) -> np.ndarray:
     """[n] bool: the surest partner of each group, and those that may be further ones of the same record.
 
     A record that its own table says twice is at least as like its copy as like a record of another table. So a further
-    partner must be as like the surest one as that is like their record, by text and title.
+    partner must be as like the surest one as that is like their record, or `share` of it, by text and title.
     """
     order, surest = np.argsort(strength, kind="stable"), np.zeros(group.max(initial=-1) + 1, np.int64)
     surest[group[order]] = order
     first = partner[surest[group]]
     own, other = listing.likeness(problem, partner, first), listing.likeness(problem, record, first)
-    return (partner == first) | (own >= other - ALIKE)
+    return (partner == first) | (own >= share * other - ALIKE)
 
 
 def _between(

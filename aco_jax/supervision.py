@@ -49,6 +49,7 @@ class Config:
     first: float = 0.25  # share of the mutual best pairs that is believed first where they are few: the most alike
     least_first: int = 20  # of them, where there are as many
     again: float = 0.3  # share of each table's records that find a partner in their own, if all tables repeat theirs
+    alike: float = 0.85  # a partner said again is at least so much as like it as the anchor is
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
     apart: float = 0.05  # least difference that the scaled average is divided by
@@ -150,7 +151,7 @@ def propose(problem: listing.Problem, state: State, config: Config = Config()) -
     """
     rows = np.flatnonzero(np.asarray(state.weight) > 0)
     related = partners(problem, state, rows, config)
-    hidden = related | _said_again(problem, state, rows) if state.many else related
+    hidden = related | _said_again(problem, state, rows, config.alike) if state.many else related
     seen = [listing.observe(problem, rows), listing.observe(problem, rows, hidden)]
     record = np.concatenate([problem.record[rows], np.where(hidden, -1, problem.record[rows])])
     place = np.concatenate([problem.place[rows]] * 2)
@@ -173,13 +174,13 @@ def partners(problem: listing.Problem, state: State, rows: np.ndarray, config: C
     return likely | (np.arange(place.shape[1])[None] == np.asarray(state.target)[rows, None])
 
 
-def _said_again(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndarray:
-    """[r, K] bool: the candidates of lists `rows` that are as like the believed partner as that is like the anchor."""
+def _said_again(problem: listing.Problem, state: State, rows: np.ndarray, share: float) -> np.ndarray:
+    """[r, K] bool: candidates of lists `rows` that may be the believed partner said again; see `go_together`."""
     record, target = problem.record[rows], np.asarray(state.target)[rows]
     row, slot = np.nonzero(record >= 0)
     found = np.zeros(record.shape, bool)
     found[row, slot] = competition.go_together(
-        problem, row, problem.anchor[rows][row], record[row, slot], (slot == target[row]).astype(np.float32)
+        problem, row, problem.anchor[rows][row], record[row, slot], (slot == target[row]).astype(np.float32), share
     )
     return found
 
