@@ -130,7 +130,8 @@ def repeating(
     """Whether all tables say their records several times, by a judge that was tried on all mutual best pairs.
 
     Each other's best are few where few records have a partner, but also where records have so many that the best one
-    likes another better. Then records of every table are claimed by several, and find partners in their own.
+    likes another better. Then records of every table are claimed by several, and most find partners, or many do in
+    their own table.
 
     Args:
         tried: what is believed by that judge.
@@ -140,7 +141,8 @@ def repeating(
         float(estimate_prior(half, np.where(half.record >= 0, said, EMPTY_LOGIT).astype(np.float32), config).mean())
         for half, said in zip(halves, logits, strict=True)
     ]
-    return bool(min(own, default=0.0) >= config.again and np.min(tried.several) >= config.competing.many)
+    found = np.min(tried.prior) >= config.few or min(own, default=0.0) >= config.again
+    return bool(found and np.min(tried.several) >= config.competing.many)
 
 
 def propose(problem: listing.Problem, state: State, config: Config = Config()) -> Lessons:

@@ -60,6 +60,7 @@ def test_a_temperature_is_taken_once(taken: float, left: float) -> None:
         several=nothing,
         checked=supervision.unchecked(2),
         temperature=np.float32(taken),
+        many=np.bool_(False),
         round=np.int32(4),
         seed=np.int32(0),
     )

@@ -28,6 +28,7 @@ LAYERS = (
             "desk",
             "inquiry",
             "prepare",
+            "self_training",
             "train",
             "adapt",
             "waves",

@@ -209,7 +209,8 @@ def test_where_both_tables_repeat_a_pair_is_as_likely_as_its_two_lists_say_on_av
     logits = np.random.default_rng(0).normal(0, 2, problem.record.shape)
     # Each record is the one that two of the other table think of first.
     logits[np.arange(16), np.where(problem.record % 8 == 2 * (problem.anchor % 8 // 4)[:, None], 9, 0).argmax(1)] = 9.0
-    state = supervision.update(problem, supervision.init(problem, 0), logits, stating=True)
+    config = supervision.Config(competing=competition.Config(many=2.0))  # several, but never many
+    state = supervision.update(problem, supervision.init(problem, 0), logits, config, stating=True)
     assert (state.several == 1).all()
     shifted = logits + np.log(state.prior / (1 - state.prior))[problem.kind][:, None]
     odds = np.exp(shifted)
