@@ -45,6 +45,20 @@ def test_what_each_change_does(folder: robustness.Folder) -> None:
     assert len(again.gold["valid"]) == 12 + 2
     copied = again.gold["valid"].iloc[-1]
     assert copied["rtable_id"] == f"again {11 - int(copied['ltable_id'])}"
+    many = made("many")
+    ids = [set(many.left["id"]), set(many.right["id"])]
+    times = [
+        {
+            name: sum(key.strip("'").endswith(f"again {name}") or key == name for key in keys)
+            for name in folder.left["id"]
+        }
+        for keys in ids
+    ]
+    assert set(times[0].values()) <= {1, 2, 3, 4} != {1}
+    pairs = many.gold["valid"]
+    assert (
+        len(pairs) == len(pairs.drop_duplicates()) == sum(times[0][str(k)] * times[1][str(11 - k)] for k in range(12))
+    )
     thinned = made("thinned")
     assert len(thinned.right) == 8
     assert len(thinned.gold["valid"]) == 8

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from aco_jax.data import fields
+from aco_jax.data import fields, records
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,12 @@ def test_an_amount_by_hand(text: str, value: float) -> None:
 )
 def test_what_names_a_currency_or_has_decimals_is_an_amount(cells: list[str], kind: str) -> None:
     assert fields._kind([cells]) == kind
+
+
+def test_a_title_names_records_only_where_it_tells_most_apart() -> None:
+    people = pd.DataFrame({"id": [str(i) for i in range(20)], "given": ["ann", "bob"] * 10, "age": ["20"] * 20})
+    fitted = fields.fit(records.from_frames({"a": people, "b": people}))
+    assert fitted.fields[0].names == ("given", "given")
+    assert not fitted.named
+    things = people.assign(given=[f"thing {i % 9}" for i in range(20)])
+    assert fields.fit(records.from_frames({"a": things, "b": things})).named
