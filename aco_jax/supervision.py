@@ -130,8 +130,8 @@ def repeating(
     """Whether all tables say their records several times, by a judge that was tried on all mutual best pairs.
 
     Each other's best are few where few records have a partner, but also where records have so many that the best one
-    likes another better. Then records of every table are claimed by several, and most find partners, or many do in
-    their own table.
+    likes another better. Then records are claimed by several, and of every table most find partners, or many do in
+    their own.
 
     Args:
         tried: what is believed by that judge.
@@ -142,7 +142,7 @@ def repeating(
         for half, said in zip(halves, logits, strict=True)
     ]
     found = np.min(tried.prior) >= config.few or min(own, default=0.0) >= config.again
-    return bool(found and np.min(tried.several) >= config.competing.many)
+    return bool(found and np.mean(tried.several) >= config.competing.many)
 
 
 def propose(problem: listing.Problem, state: State, config: Config = Config()) -> Lessons:

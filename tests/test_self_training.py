@@ -84,7 +84,7 @@ def test_the_signs_are_needed_of_every_table(repeated: Case) -> None:
     assert told((0.3, 0.25), (0.2, 0.6), sure)
     assert told((0.3, 0.25), (0.6, 0.6), unsure)
     assert told((0.3, 0.25), (0.6, 0.6), [])
-    assert not told((0.3, 0.1), (0.6, 0.6), sure)
+    assert not told((0.3, 0.05), (0.6, 0.6), sure)
     assert not told((0.3, 0.25), (0.2, 0.6), unsure)
     assert not told((0.3, 0.25), (0.2, 0.6), [])
 
