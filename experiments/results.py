@@ -3,7 +3,8 @@
     python experiments/results.py --data=DIR,DIR --seeds=3 --out=runs/results [--config=folder|minilm|smollm2]
 
 A cell is one run of the main job with the defaults and has one JSON file; the same command goes on where it stopped.
-Machine: 2 cores, no accelerator; about five minutes a cell.
+`--change=train.rounds=0,train.pretrain_rounds=0` is the judge alone. Machine: 2 cores, no accelerator; about five
+minutes a cell, one for the judge alone.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ STAGES = (
 def main() -> None:
     folders = [Path(folder) for folder in flags.FLAGS.data]
     seeds, config = range(flags.FLAGS.seeds), flags.FLAGS.config
-    wanted = [cells.Cell(folder, seed, "all", {}, None, config) for folder in folders for seed in seeds]
+    everywhere = cells.changes(flags.FLAGS.change)
+    wanted = [cells.Cell(folder, seed, "all", everywhere, None, config) for folder in folders for seed in seeds]
     found = cells.run(wanted, Path(flags.FLAGS.out), flags.FLAGS.split)
     print(f"{'data':<18}{'ACO F1':>16}{cells.BASELINES}{'weighted F1':>13}{'all no':>8}{'seconds':>9}{'GB':>6}")
     for folder in folders:
@@ -82,6 +84,7 @@ if __name__ == "__main__":
     flags.DEFINE_list("data", None, "folders of tables with gold, separated by commas", required=True)
     flags.DEFINE_integer("seeds", 3, "runs of each", lower_bound=1)
     flags.DEFINE_string("out", "runs/results", "folder of the cells")
+    flags.DEFINE_list("change", [], "fields of the config changed in all cells, as NAME=VALUE,NAME=VALUE")
     flags.DEFINE_string("split", "valid", "which labelled pairs")
     flags.DEFINE_enum(
         "config", "folder", ["folder", "minilm", "smollm2"], "which of experiments/configs/ the runs have"
