@@ -94,7 +94,9 @@ def run(
             break  # nothing to learn from
         lessons = proposed = supervision.propose(problem, believed)
         if number:  # a judge must say first who is repeated
-            sure = [supervision.unpartnered(*each) for each in zip(halves, of_themselves(params), strict=True)]
+            many = supervision.many_partners(believed)
+            said = zip(halves, of_themselves(params), strict=True)
+            sure = [supervision.unpartnered(half, logits, many=many) for half, logits in said]
             lessons = supervision.join(lessons, single, sure)
         kept = believed.fold
         params, logits, checked, loss = taught(believed, proposed, lessons, number)

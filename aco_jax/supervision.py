@@ -8,6 +8,7 @@ logits of one round never enter the prior of the next.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -196,11 +197,16 @@ def alone(half: listing.Problem, seed: int, config: Config = Config()) -> Lesson
     return candidates, belief, np.random.default_rng([seed, count]).integers(0, config.folds, count).astype(np.int32)
 
 
-def unpartnered(half: listing.Problem, logits: np.ndarray, config: Config = Config()) -> np.ndarray:
+def unpartnered(
+    half: listing.Problem, logits: np.ndarray, config: Config = Config(), *, many: bool = False
+) -> np.ndarray:
     """How likely each list [R] of a table against itself has no partner, by a judge's held-out logits [R, K].
 
     How clean a table is, is estimated so and never assumed: its repeated records would else be learned as strangers.
+    Where records of the other tables have not `many` partners, they have none here: those would be of one family.
     """
+    if not many:
+        config = dataclasses.replace(config, competing=dataclasses.replace(config.competing, many=math.inf))
     state = update(half, init(half, 0, config), logits, config)
     likely = np.where(half.place >= 0, np.asarray(state.posterior)[np.maximum(half.place, 0)], 0.0)
     return (1 - likely.max(axis=1)).astype(np.float32)
@@ -227,6 +233,11 @@ def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray
         (candidates, known, fold),
         *((lists, weighed, folds) for (lists, _, folds), weighed in zip(single, others, strict=True)),
     )
+
+
+def many_partners(state: State, config: Config = Config()) -> bool:
+    """Whether records of all tables have many partners, by what is believed."""
+    return bool(state.many or np.min(state.several) >= config.competing.many)
 
 
 def unchecked(kinds: int) -> Checked:
