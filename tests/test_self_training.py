@@ -112,3 +112,13 @@ def test_where_both_have_many_each_pair_stands_for_itself(repeated: Case) -> Non
     many, some = (competition.posteriors(problem, logits, np.zeros(2), np.full(2, each)) for each in (0.25, 0.15))
     np.testing.assert_allclose(many, expected, rtol=1e-4)
     assert some[expected > 0.5].max() < 0.5  # a list of four partners shares what is sure
+
+
+def test_in_a_table_against_itself_partners_are_many_only_if_they_are_many_between_tables(repeated: Case) -> None:
+    """All of a family like one of the other half best: copies of it are surely there, siblings by half."""
+    half = repeated[1][0]
+    close = (half.score > np.median(half.score[half.record >= 0])) & (half.record >= 0)
+    first = np.where(close, half.record, half.size).min(axis=1, keepdims=True)
+    logits = np.where(close & (half.record == first), 5.0, np.where(close, 1.0, -6.0))
+    family, copies = (supervision.unpartnered(half, logits, many=many).mean() for many in (False, True))
+    assert copies < family - 0.1
