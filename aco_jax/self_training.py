@@ -20,7 +20,8 @@ from aco_jax.models import judge
 from aco_jax.types import Params
 
 ROUNDS = 4  # more decay
-EVERYBODY = supervision.Config(few=0.0)  # under which all mutual best pairs are believed first, and all count
+DEFAULTS = supervision.Config()
+ALL_MUTUAL = supervision.Config(few=0.0)  # under which all mutual best pairs are believed first, and all count
 
 
 class Trained(NamedTuple):
@@ -81,11 +82,11 @@ def run(
     def repeated(every: supervision.State) -> bool:
         proposed = supervision.propose(problem, every)
         judge_of_all = taught(every, proposed, proposed, 0)
-        tried = supervision.update(problem, every, judge_of_all.logits, EVERYBODY, checked=judge_of_all.checked)
-        return supervision.repeating(tried, halves, of_themselves(judge_of_all.params))
+        tried = supervision.update(problem, every, judge_of_all.logits, ALL_MUTUAL, checked=judge_of_all.checked)
+        return repeating(tried, halves, of_themselves(judge_of_all.params))
 
-    if rounds and supervision.seldom_mutual(believed):
-        every = supervision.init(problem, seed, EVERYBODY)
+    if rounds and seldom_mutual(believed):
+        every = supervision.init(problem, seed, ALL_MUTUAL)
         if repeated(every):
             believed = dataclasses.replace(every, many=np.bool_(True))
     params, kept, metrics = judge.init(jax.random.key(seed), settings), believed.fold, {}
@@ -94,7 +95,7 @@ def run(
             break  # nothing to learn from
         lessons = proposed = supervision.propose(problem, believed)
         if number:  # a judge must say first who is repeated
-            many = supervision.many_partners(believed)
+            many = many_partners(believed)
             said = zip(halves, of_themselves(params), strict=True)
             sure = [supervision.unpartnered(half, logits, many=many) for half, logits in said]
             lessons = supervision.join(lessons, single, sure)
@@ -105,3 +106,38 @@ def run(
         metrics = {"ranker/judge_loss": loss, "data/believed": float((believed.weight > 0).mean())}
     # What it says of a list must come from who never saw it.
     return Trained(params, dataclasses.replace(believed, fold=kept), logits, metrics)
+
+
+def seldom_mutual(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
+    """Whether less than `few` of the records are in mutual best pairs, of what is believed first."""
+    return bool(np.mean(state.prior) < config.few)
+
+
+def repeating(
+    tried: supervision.State,
+    halves: Sequence[listing.Problem],
+    logits: Sequence[np.ndarray],
+    config: supervision.Config = DEFAULTS,
+) -> bool:
+    """Whether all tables say their records several times, by a judge that was tried on all mutual best pairs.
+
+    Each other's best are few where few records have a partner, but also where records have so many that the best one
+    likes another better. Then records are claimed by several, and of every table most find partners, or many do in
+    their own.
+
+    Args:
+        tried: what is believed by that judge.
+        halves: each table against itself; logits: what the judge says of their lists, [R, K] each.
+    """
+    held = [
+        np.where(half.record >= 0, said, supervision.EMPTY_LOGIT).astype(np.float32)
+        for half, said in zip(halves, logits, strict=True)
+    ]
+    own = [float(supervision.estimate_prior(*each, config).mean()) for each in zip(halves, held, strict=True)]
+    found = np.min(tried.prior) >= config.few or min(own, default=0.0) >= config.again
+    return bool(found and np.mean(tried.several) >= config.competing.many)
+
+
+def many_partners(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
+    """Whether records of all tables have many partners, by what is believed."""
+    return bool(state.many or np.min(state.several) >= config.competing.many)

@@ -66,7 +66,7 @@ class State:
     posterior [P] float32: of each pair, both directions seen; prior [kinds] float32: share with a partner;
     several [kinds] float32: share of matched anchors that two partners or more claim; checked: of the last judge;
     temperature [] float32: what its logits were divided by; many [] bool: all tables repeat their records, see
-    `repeating`; round int32.
+    `self_training.repeating`; round int32.
     """
 
     target: chex.Array
@@ -118,32 +118,6 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
         seed=np.int32(seed),
     )
     return dataclasses.replace(state, fold=_folds(problem, state, config))
-
-
-def seldom_mutual(state: State, config: Config = Config()) -> bool:
-    """Whether less than `few` of the records are in mutual best pairs, of what is believed first."""
-    return bool(np.mean(state.prior) < config.few)
-
-
-def repeating(
-    tried: State, halves: Sequence[listing.Problem], logits: Sequence[np.ndarray], config: Config = Config()
-) -> bool:
-    """Whether all tables say their records several times, by a judge that was tried on all mutual best pairs.
-
-    Each other's best are few where few records have a partner, but also where records have so many that the best one
-    likes another better. Then records are claimed by several, and of every table most find partners, or many do in
-    their own.
-
-    Args:
-        tried: what is believed by that judge.
-        halves: each table against itself; logits: what the judge says of their lists, [R, K] each.
-    """
-    own = [
-        float(estimate_prior(half, np.where(half.record >= 0, said, EMPTY_LOGIT).astype(np.float32), config).mean())
-        for half, said in zip(halves, logits, strict=True)
-    ]
-    found = np.min(tried.prior) >= config.few or min(own, default=0.0) >= config.again
-    return bool(found and np.mean(tried.several) >= config.competing.many)
 
 
 def propose(problem: listing.Problem, state: State, config: Config = Config()) -> Lessons:
@@ -203,7 +177,8 @@ def unpartnered(
     """How likely each list [R] of a table against itself has no partner, by a judge's held-out logits [R, K].
 
     How clean a table is, is estimated so and never assumed: its repeated records would else be learned as strangers.
-    Where records of the other tables have not `many` partners, they have none here: those would be of one family.
+    Unless records have `many` partners between tables, the likes of a record share what is sure here too: in its own
+    table they are its family as often as its copies.
     """
     if not many:
         config = dataclasses.replace(config, competing=dataclasses.replace(config.competing, many=math.inf))
@@ -233,11 +208,6 @@ def join(proposed: Lessons, single: Sequence[Lessons], sure: Sequence[np.ndarray
         (candidates, known, fold),
         *((lists, weighed, folds) for (lists, _, folds), weighed in zip(single, others, strict=True)),
     )
-
-
-def many_partners(state: State, config: Config = Config()) -> bool:
-    """Whether records of all tables have many partners, by what is believed."""
-    return bool(state.many or np.min(state.several) >= config.competing.many)
 
 
 def unchecked(kinds: int) -> Checked:

@@ -55,7 +55,7 @@ def recall_and_precision(parts: Case, posterior: np.ndarray) -> tuple[float, flo
 
 def test_records_that_both_tables_repeat_find_all_their_partners(repeated: Case) -> None:
     start = supervision.init(repeated[0], 0)
-    assert supervision.seldom_mutual(start)  # for others are as good, not for want of partners
+    assert self_training.seldom_mutual(start)  # for others are as good, not for want of partners
     found = trained(repeated)
     assert found.believed.many
     recall, precision = recall_and_precision(repeated, found.believed.posterior)
@@ -65,7 +65,7 @@ def test_records_that_both_tables_repeat_find_all_their_partners(repeated: Case)
 
 def test_few_partners_are_not_taken_for_many() -> None:
     parts = case(times=1, things=80)
-    assert supervision.seldom_mutual(supervision.init(parts[0], 0), supervision.Config(few=0.9))
+    assert self_training.seldom_mutual(supervision.init(parts[0], 0), supervision.Config(few=0.9))
     found = trained(parts)
     assert not found.believed.many
     assert recall_and_precision(parts, found.believed.posterior)[1] > 0.9
@@ -79,7 +79,7 @@ def test_the_signs_are_needed_of_every_table(repeated: Case) -> None:
 
     def told(several: tuple[float, float], prior: tuple[float, float], logits: list[np.ndarray]) -> bool:
         tried = dataclasses.replace(state, several=np.array(several), prior=np.array(prior))
-        return supervision.repeating(tried, halves[: len(logits)], logits)
+        return self_training.repeating(tried, halves[: len(logits)], logits)
 
     assert told((0.3, 0.25), (0.2, 0.6), sure)
     assert told((0.3, 0.25), (0.6, 0.6), unsure)
@@ -91,7 +91,7 @@ def test_the_signs_are_needed_of_every_table(repeated: Case) -> None:
 
 def test_a_partner_said_again_is_hidden_with_it_and_is_no_lesson_of_its_own(repeated: Case) -> None:
     problem, _, about = repeated
-    once = supervision.init(problem, 0, self_training.EVERYBODY)
+    once = supervision.init(problem, 0, self_training.ALL_MUTUAL)
     rows = np.flatnonzero(once.weight > 0)
     same = (about[problem.record[rows]] == about[problem.anchor[rows]][:, None]) & (problem.record[rows] >= 0)
     counts = []

@@ -21,6 +21,7 @@ RELATIVE = 0.02  # unit of the distance between two durations: of their natural 
 DAYS = 10.0  # the same between two dates
 UNITS = (0.001, 1.0, 60.0)  # seconds of a bare number
 SAMPLE = 1000  # cells of a column that are looked at
+_REACH, _LOWEST, _HIGHEST = 4, 1000, 100_000  # bins on either side; the range, in units
 
 _CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,3}):([0-5]\d(?:\.\d+)?)")
 _WORDED = re.compile(
@@ -118,9 +119,6 @@ def rows(places: Sequence[float]) -> sp.csr_matrix:
     shape = (len(place), _LOWEST + _HIGHEST + 2 * _REACH + 1)
     index = (np.repeat(known, len(near)), (bins + _LOWEST + _REACH).ravel())
     return sp.csr_matrix((weights.ravel(), index), shape=shape, dtype=np.float32)
-
-
-_REACH, _LOWEST, _HIGHEST = 4, 1000, 100_000  # bins on either side; the range, in units
 
 
 def _some(column: Sequence[str]) -> list[str]:
