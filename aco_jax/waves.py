@@ -56,11 +56,17 @@ class Trial:
 
 
 def walk(
-    config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, choice: np.ndarray
+    config: TrainConfig,
+    agents: learner_state.Config,
+    desk: desks.Desk,
+    run: training.Run,
+    choice: np.ndarray,
+    rows: np.ndarray | None = None,
 ) -> Walked:
-    """Lets the policy choice [S] walk every list that is open to its end."""
+    """Lets the policy choice [S] walk the lists `rows` to their end, every list that is open unless they are given."""
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
-    rows = unsettled(desk.problem.place, np.asarray(run.believed.posterior), config.train.walks)
+    if rows is None:
+        rows = unsettled(desk.problem.place, np.asarray(run.believed.posterior), config.train.walks)
     lists = _Lists(config, agents, desk, run, rows, choice)
     going = np.arange(len(lists.rows))
     with progress.bar(len(going), "relating", unit="list") as bar:

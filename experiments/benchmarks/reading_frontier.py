@@ -1,10 +1,12 @@
 """F1 against the tokens that are read when tables are related: the trained actor beside policies that learn nothing.
 
-    python experiments/benchmarks/reading_frontier.py --workdir=W,W2,.. [--split=valid] [--out=runs/benchmarks]
+    python experiments/benchmarks/reading_frontier.py --workdir=W,W2,.. [--split=valid] [--anchors=0]
+        [--out=runs/benchmarks]
 
 Each W is a finished run of experiments/aco.py. Its open lists are walked by the trained actor, by the fixed policy,
 which reads nothing, and by the same reading the candidates it comes to whose posterior is near a half, in one, two, ..
 bins on either side, in the end all of them. evaluate.py scores what each states; a reading counts there as in a run.
+With --anchors so many lists are walked that were drawn from all, open or not, the same for every policy and run.
 Beside them, without a walk, the posterior at the threshold that gold likes best, which nobody can know.
 """
 
@@ -36,8 +38,10 @@ Point = dict[str, float]  # "f1", "tokens", "candidates": those read
 
 def main() -> None:
     out, split = Path(flags.FLAGS.out), flags.FLAGS.split
-    compute = functools.partial(frontier, split=split)
-    found: dict[str, list[dict[str, Point]]] = cells.by_data(flags.FLAGS.workdir, out / "reading-frontier", compute)
+    anchors = flags.FLAGS.anchors
+    compute = functools.partial(frontier, split=split, anchors=anchors)
+    name = f"reading-frontier-{anchors}" if anchors else "reading-frontier"
+    found: dict[str, list[dict[str, Point]]] = cells.by_data(flags.FLAGS.workdir, out / name, compute)
     print(f"{'data':<24}{'policy':<18}{'F1':>16}{'tokens read':>14}{'candidates':>12}")
     charts = {}
     for data, runs in found.items():
@@ -48,20 +52,23 @@ def main() -> None:
         f1 = [[100 * run[who]["f1"] for run in runs] for who in policies]
         charts[data] = svg.lines([cells.mean_line("fixed policies", across, f1)], "tokens read", "F1")
     words = f"{split} pairs; means over runs, 95% intervals."
-    report.write_study(out / "reading-frontier.html", "F1 against what is read", words, charts)
+    report.write_study(out / f"{name}.html", "F1 against what is read", words, charts)
 
 
-def frontier(workdir: Path, place: Path, split: str) -> dict[str, Point]:
-    """F1 and what was read, of each policy."""
+def frontier(workdir: Path, place: Path, split: str, anchors: int = 0) -> dict[str, Point]:
+    """F1 and what was read, of each policy, which walks the open lists, or `anchors` that are drawn."""
     config = configuration.read(workdir, TrainConfig)
     _, agents, desk, run = answer.restore(workdir, configuration.load(config.data, workdir, config.seed))
     params, bins = training.parameters(run, agents, desk.trunk), agents.environment.bins
     policies = {"actor": np.asarray(learner_state.policy_table(params["actor"], agents))}
     for reach in range(bins.posterior // 2 + 1):
         policies[f"fixed, {reach} bins" if reach else "fixed"] = states.fixed_policy(bins, reach=reach)
-    found = {}
+    rows, found = None, {}
+    if anchors:
+        lists = len(desk.problem.anchor)
+        rows = np.sort(np.random.default_rng(0).choice(lists, min(anchors, lists), replace=False)).astype(np.int32)
     for name, policy in policies.items():
-        walked = waves.walk(config, agents, desk, run, policy.argmax(axis=1).astype(np.int32))
+        walked = waves.walk(config, agents, desk, run, policy.argmax(axis=1).astype(np.int32), rows)
         judged = answer.judged(agents, desk, run, walked)
         pairs = cells.scored_apart(workdir, place / name.replace(", ", "-"), desk.dataset, judged, split)
         found[name] = {"f1": pairs["f1"], "tokens": float(walked.tokens), "candidates": float(walked.revealed.sum())}
@@ -85,5 +92,6 @@ def _mean(runs: Sequence[Mapping[str, Point]], who: str, name: str) -> float:
 if __name__ == "__main__":
     flags.DEFINE_list("workdir", None, "folders of finished runs", required=True)
     flags.DEFINE_string("split", "valid", "which labelled pairs")
+    flags.DEFINE_integer("anchors", 0, "lists to walk, drawn at random; 0: those that are open", lower_bound=0)
     flags.DEFINE_string("out", "runs/benchmarks", "folder of the figures and the page")
     launch.run(main)
