@@ -174,7 +174,18 @@ def embeddings(agents: learner_state.Config, params: Params, tokens: np.ndarray)
     return chunked(partial(_embed, params, config=agents.base), tokens)
 
 
-def readings(team: Staff, batch: play.Batch, company: np.ndarray, anchor: np.ndarray, record: np.ndarray) -> np.ndarray:
+def own_readings(team: Staff, batch: play.Batch, anchor: np.ndarray) -> np.ndarray:
+    """How likely the queries of anchors (numbers in the batch) [n] are to the reader given the anchors themselves: [n].
+
+    What else is read of an anchor is measured by it, in nats a token.
+    """
+    reader = team.params["ranker"]["reader"]
+    return relevances(reader, team.agents, batch.written[anchor], batch.ask_source[anchor])
+
+
+def readings(
+    team: Staff, batch: play.Batch, company: np.ndarray, anchor: np.ndarray, record: np.ndarray, own: np.ndarray
+) -> np.ndarray:
     """What reading says of pairs (anchor number in the batch, record) [n] each, nats a token, clipped: [n].
 
     It is how much likelier the anchor's query is to the ranker's reader, its weights in int8, given the record than
@@ -183,13 +194,12 @@ def readings(team: Staff, batch: play.Batch, company: np.ndarray, anchor: np.nda
 
     Args:
         company: [B] a third record that is believed to go with the anchor, -1 where there is none.
+        own: [B] `own_readings` of the anchors that the pairs have.
     """
     desk, agents, reader = team.desk, team.agents, team.params["ranker"]["reader"]
-    known, number = np.unique(anchor, return_inverse=True)
-    own = relevances(reader, agents, batch.written[known], batch.ask_source[known])[number]
     theirs = relevances(reader, agents, batch.written[anchor], desk.asks[record])
     together = likelihoods(agents, team.params["base"], batch.text[anchor], desk.texts, record, company[anchor])
-    return np.clip(theirs - own + together, -CLIP, CLIP)
+    return np.clip(theirs - own[anchor] + together, -CLIP, CLIP)
 
 
 def likelihoods(

@@ -151,6 +151,7 @@ class _Lists:
         flat = _flat(record)
         self._final = jax.tree.map(np.array, environment.start(jnp.asarray(flat >= 0), jnp.asarray(self._pending)))
         self._logit = np.zeros(flat.shape, np.float32)
+        self._own = np.full(len(record), np.nan, np.float32)  # readings of the anchors themselves, once there are any
         # A reading tells the reward model nothing: it is asked again only where candidates have come.
         self._value, self._spread = (np.zeros((*flat.shape, agents.reward.relations), np.float32) for _ in range(2))
         blocks = self.blocks(np.arange(len(rows))) if len(rows) else []
@@ -183,8 +184,12 @@ class _Lists:
         row, slot = np.divmod(where, candidates.record.shape[2])
         batch, numbers = jax.tree.map(lambda x: x[lists], self._batch), np.arange(len(lists))
         record, team = candidates.record[lists, row, slot], self._team
+        fresh = lists[np.isnan(self._own[lists])]
+        if len(fresh):
+            self._own[fresh] = inquiry.own_readings(team, self._batch, fresh)
         company = supervision.company(team.desk.problem, self._believed, self.rows[lists])
-        candidates.reading[lists, row, slot] = inquiry.readings(team, batch, company, numbers, record)
+        found = inquiry.readings(team, batch, company, numbers, record, self._own[lists])
+        candidates.reading[lists, row, slot] = found
         self._ready[lists, row, slot] = True
 
     def rewrite(self, lists: np.ndarray) -> None:

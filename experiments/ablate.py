@@ -4,12 +4,15 @@
 
 A cell is one run and has one JSON file; the same command goes on where it stopped. The supervised stages of a data set
 and seed are run once, and the cells whose switch comes after them go on from there. `--change=train.rounds=6` changes a
-field in all cells: give such a study a folder of its own. Machine: 2 cores, no accelerator; about three minutes a cell.
+field in all cells: give such a study a folder of its own. Beside what comes of the relations it looks at what the
+language models find: how high they put the partners that the tables alone tell. Machine: 2 cores, no accelerator; about
+four minutes a cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from absl import flags
 
 import cells
 import launch
+import rankings
+from aco_jax import progress
 
 SWITCHES: dict[str, cells.Overrides] = {
     "all": {},
@@ -36,7 +41,8 @@ SWITCHES: dict[str, cells.Overrides] = {
     "one replica": {"train.replicas": 1},
 }
 SHARED = "shared/reward"  # in the last quarter of the rounds
-APART = ("no agents", "no rewriting", "one replica")  # have supervised stages of their own
+SILENT = "no agents"  # has no language models
+APART = (SILENT, "no rewriting", "one replica")  # have supervised stages of their own
 
 
 def main() -> None:
@@ -49,16 +55,35 @@ def main() -> None:
         for folder in folders
         for seed in range(flags.FLAGS.seeds)
     ]
-    found = cells.run(wanted, Path(flags.FLAGS.out), flags.FLAGS.split)
+    out = Path(flags.FLAGS.out)
+    found = cells.run(wanted, out, flags.FLAGS.split)
+    with progress.bar(len(wanted), "ranking", unit="cell") as bar:
+        for cell, run in zip(wanted, found, strict=True):
+            if cell.switch != SILENT:
+                find = functools.partial(rankings.without_labels, out / cell.name)
+                run["rankings"] = cells.kept(out / f"{cell.name}.rankings.json", find)
+            bar.update()
     measured = "".join(f"{name:>8}{'change, 95%':>21}" for name in ("F1", "reward"))
     print(f"{'data':<18}{'switched off':<20}{measured}{'tokens read':>14}")
-    for folder in folders:
-        for name in dict.fromkeys(cell.switch for cell in wanted):
-            runs = {
-                switch: [cell for cell in found if (cell["data"], cell["switch"]) == (folder.name, switch)]
-                for switch in ("all", name)
-            }
-            print(line(folder.name, name, runs["all"], runs[name]))
+    for data, name, whole, runs in _pairs(wanted, found):
+        print(line(data, name, whole, runs))
+    measured = "".join(f"{who:>29}" for who in rankings.ORDERS)
+    print(f"\nwhere partners stand, mean reciprocal rank\n{'data':<18}{'switched off':<20}{measured}")
+    for data, name, whole, runs in _pairs(wanted, found):
+        if name != SILENT:
+            print(ranked(data, name, whole, runs))
+
+
+def _pairs(
+    wanted: Sequence[cells.Cell], found: Sequence[dict[str, Any]]
+) -> Iterator[tuple[str, str, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Of each data set and switch: their names, the whole runs, and those without the part."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for cell, run in zip(wanted, found, strict=True):
+        groups.setdefault(cell.data.name, {}).setdefault(cell.switch, []).append(run)
+    for data, group in groups.items():
+        for name, runs in group.items():
+            yield data, name, group["all"], runs
 
 
 def line(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:
@@ -73,6 +98,15 @@ def line(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[d
         return f"{start}{'none':>29}{read:>14.0f}"
     before, after = ([run["quarters"][SHARED][1] for run in group] for group in (whole, runs))
     return f"{start}{difference(before, after, 3)}{read:>14.0f}"
+
+
+def ranked(data: str, name: str, whole: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:
+    """One part: where partners stand without it in each order, and the paired differences to the whole."""
+    text = f"{data:<18}{name:<20}"
+    for who in rankings.ORDERS:
+        before, after = ([100 * run["rankings"][who] for run in group] for group in (whole, runs))
+        text += difference(before, after, 1)
+    return text
 
 
 def difference(whole: Sequence[float], runs: Sequence[float], places: int) -> str:

@@ -134,12 +134,13 @@ def test_readings_are_the_gap_to_the_anchor_and_what_is_likelier_together(
     anchors = desks.standing(desk, ROWS)
     batch, _ = prepare.answers(team, believed, anchors, asked, inquiry.unsplit(team, asked))
     anchor, record, nobody = np.array([0, 0, 2]), np.array([30, 41, 33]), np.full(len(ROWS), -1)
-    found = inquiry.readings(team, batch, nobody, anchor, record)
+    own = inquiry.own_readings(team, batch, np.arange(len(ROWS)))
+    found = inquiry.readings(team, batch, nobody, anchor, record, own)
     reader, text = team.params["ranker"]["reader"], np.array(batch.text)[anchor]
     theirs = inquiry.relevances(reader, team.agents, asked.written[anchor], desk.asks[record])
-    own = inquiry.relevances(reader, team.agents, asked.written[anchor], asked.source[anchor])
+    itself = inquiry.relevances(reader, team.agents, asked.written[anchor], asked.source[anchor])
     together = base.likelihood(team.params["base"], team.agents.base, (text, desk.texts[record]))
-    np.testing.assert_allclose(found, np.clip(theirs - own + together, -3, 3), atol=1e-4)
+    np.testing.assert_allclose(found, np.clip(theirs - itself + together, -3, 3), atol=1e-4)
 
 
 def test_no_lesson_is_made_of_what_is_to_stay_unseen(team: inquiry.Staff, monkeypatch: pytest.MonkeyPatch) -> None:

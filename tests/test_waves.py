@@ -84,3 +84,25 @@ def test_what_is_kept_of_the_reward_model_is_what_it_says_of_the_candidates_ther
     changed = np.abs(after - before).max(axis=(1, 2)) > 1e-3
     assert not changed[[0, 2, 4]].any()
     assert changed[[1, 3]].any()
+
+
+def test_lists_that_are_given_are_walked_and_measured_by_themselves_once(
+    tiny: TrainConfig, begun: Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads all of several candidates reads the searched record itself a single time."""
+    desk, agents, run = begun
+    measured: list[int] = []
+    own = waves.inquiry.own_readings
+
+    def counted(team: waves.inquiry.Staff, batch: waves.play.Batch, anchor: np.ndarray) -> np.ndarray:
+        measured.extend(anchor)
+        return own(team, batch, anchor)
+
+    monkeypatch.setattr(waves.inquiry, "own_readings", counted)
+    bins, rows = agents.environment.bins, np.array([1, 3, 8], np.int32)
+    candidates = tiny.train.candidates  # the query's; nothing is rewritten
+    everything = states.fixed_policy(bins, reach=bins.posterior // 2, stops=False).argmax(axis=1).astype(np.int32)
+    walked = waves.walk(tiny, agents, desk, run, everything, rows)
+    np.testing.assert_array_equal(walked.lists, rows)
+    np.testing.assert_array_equal(walked.revealed[:, :candidates], walked.record[:, :candidates] >= 0)
+    assert sorted(measured) == [0, 1, 2]

@@ -182,7 +182,7 @@ def valid_actions(config: Config, state: chex.Array) -> chex.Array:
     return jnp.asarray(_tables(config)[1])[state]
 
 
-def fixed_policy(config: Config, certain: float = 0.9, reach: int = 0) -> np.ndarray:
+def fixed_policy(config: Config, certain: float = 0.9, reach: int = 0, stops: bool = True) -> np.ndarray:
     """A policy that learns nothing: [S, A] probabilities, 0 where an action is not valid.
 
     It states the likeliest relation of the candidate at hand where that is likelier than not, and stops where it is
@@ -191,6 +191,7 @@ def fixed_policy(config: Config, certain: float = 0.9, reach: int = 0) -> np.nda
     Args:
       reach: the candidate at hand is read first where its posterior is in one of so many bins on either side of a half;
         with 0 the policy asks for nothing.
+      stops: at the first candidate that is less likely than not; else all are looked at.
     """
     factors, valid = (np.asarray(table) for table in _tables(config))
     read = dict(
@@ -198,7 +199,8 @@ def fixed_policy(config: Config, certain: float = 0.9, reach: int = 0) -> np.nda
     )
     stated = (read["stage"] == AT_HAND) & (read["posterior"] >= config.posterior // 2)
     relation = read.get("relation", np.zeros(len(factors), np.int32))
-    choice = np.where(stated, relation, config.action_count - 1)
+    turned_down = config.action_count - 1 if stops else config.relations
+    choice = np.where(stated, relation, np.where(read["stage"] == AT_HAND, turned_down, config.action_count - 1))
     middle = config.posterior // 2
     near = (read["posterior"] >= middle - reach) & (read["posterior"] < middle + reach)
     choice = np.where(near & valid[:, config.relations + 1], config.relations + 1, choice)

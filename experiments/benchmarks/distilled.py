@@ -28,18 +28,17 @@ import numpy as np
 
 import cells
 import launch
-from aco_jax import answer, configuration, inquiry, learner_state, replicas, report, svg
+import rankings
+from aco_jax import answer, inquiry, learner_state, replicas, report, svg
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import rewriter
-from aco_jax.data import retrieval, tasks
+from aco_jax.data import tasks
 from aco_jax.models import quantization
-from aco_jax.settings import TrainConfig
 from aco_jax.statements import Judged
 from aco_jax.types import Params
 
 ANCHORS = 512  # planted, of each run
-DEPTH = 10  # answers
 FORMS = {"float32": None, "int8": 8, "int4": 4}
 Figures = dict[str, dict[str, float]]
 
@@ -50,7 +49,7 @@ def main() -> None:
     found: dict[str, list[dict[str, Figures]]] = cells.by_data(flags.FLAGS.workdir, out / "distilled", compute)
     charts = {}
     for part in ("planted", "labelled"):
-        columns = list(next(iter(found.values()))[0][part]["base" if part == "planted" else "raw words"])
+        columns = list(next(iter(found.values()))[0][part]["base" if part == "planted" else rankings.RAW])
         print(f"{part:<24}{'':<22}" + "".join(f"{name:>18}" for name in columns))
         for data, runs in found.items():
             for who in runs[0][part]:
@@ -63,11 +62,7 @@ def main() -> None:
 
 def figures(workdir: Path, place: Path, split: str) -> dict[str, Figures]:
     """Both tables of one run."""
-    config = configuration.read(workdir, TrainConfig)
-    greedy = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
-    _, agents, desk, run = answer.restore(workdir, configuration.load(config.data, workdir, config.seed))
-    params, everyone = training.parameters(run, agents, desk.trunk), np.arange(len(desk.problem.anchor))
-    team = inquiry.staff(desk, greedy, agents, params, everyone)
+    team, run = rankings.open_run(workdir)
     return {"planted": planted(team, run), "labelled": labelled(team, run, workdir, place, split)}
 
 
@@ -98,13 +93,7 @@ def labelled(team: inquiry.Staff, run: training.Run, workdir: Path, place: Path,
     """Where the labelled partners stand in what a later table holds for a record of an earlier, by who orders it."""
     desk, problem = team.desk, team.desk.problem
     rows = np.flatnonzero(desk.dataset.table_of[problem.anchor] < problem.table)
-    anchors = desks.standing(desk, rows)
-    asked = inquiry.ask(team, anchors, jax.random.key(0))
-    split_up = inquiry.split(team, anchors, asked, jax.random.key(1))
-    searched = problem.table[rows]
-    subqueries = [split_up.found[:, number] for number in range(split_up.found.shape[1])]
-    everything = retrieval.fuse([asked.found, asked.similar, problem.record[rows], *subqueries], DEPTH)[0]
-    read = _read(team, team.agents, team.params["ranker"]["reader"], asked.written, everything)
+    everything, orders = rankings.orders(team, rows)
     judged = answer.judged(team.agents, desk, run, None)
     known = {(int(a), int(b)): float(p) for (a, b), p in zip(judged.pair, judged.posterior, strict=True)}
     likely = np.array(
@@ -113,18 +102,13 @@ def labelled(team: inquiry.Staff, run: training.Run, workdir: Path, place: Path,
             for a, row in zip(problem.anchor[rows].tolist(), everything.tolist(), strict=True)
         ]
     )
-    orders = {
-        "raw words": inquiry.lexical(desk, asked.source, searched, DEPTH),
-        "query": asked.found[:, :DEPTH],
-        "query and subqueries": retrieval.fuse([asked.found, *subqueries], DEPTH)[0],
-        "all, read": np.take_along_axis(everything, np.argsort(-read, axis=1, kind="stable"), axis=1),
-        "all, judged": np.take_along_axis(everything, np.argsort(-likely, axis=1, kind="stable"), axis=1),
-    }
+    orders["all, judged"] = rankings.best_first(everything, likely)
     found = {}
     for who, order in orders.items():
-        recall = [_recall(team, workdir, place / f"{who}-{k}", rows, order[:, :k], split) for k in range(1, DEPTH + 1)]
+        depths = range(1, rankings.DEPTH + 1)
+        recall = [_recall(team, workdir, place / f"{who}-{k}", rows, order[:, :k], split) for k in depths]
         gained = np.diff(recall, prepend=0.0)
-        mrr = float((gained / np.arange(1, DEPTH + 1)).sum())
+        mrr = float((gained / np.array(depths)).sum())
         found[who] = {"recall@1": recall[0], "recall@10": recall[-1], "mrr": mrr}
     return found
 
@@ -154,9 +138,9 @@ def _of(
     owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
     source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens)
     written = np.asarray(rewriter.rewrite(writer, agents.rewriter, source, jax.random.key(0), 0.0).tokens)
-    answers = [inquiry.lexical(desk, words, searched, DEPTH) for words in np.swapaxes(written, 0, 1)]
+    answers = [inquiry.lexical(desk, words, searched, rankings.DEPTH) for words in np.swapaxes(written, 0, 1)]
     recalled = (np.concatenate(answers, axis=1) == partner[:, None]).any(axis=1)
-    read = _read(team, agents, reader, asked.written, candidates)
+    read = rankings.read(team, agents, reader, asked.written, candidates)
     among = (candidates == partner[:, None]).any(axis=1)
     first = np.take_along_axis(read, (candidates == partner[:, None]).argmax(axis=1)[:, None], axis=1)
     rank = (read > first).sum(axis=1) + 1
@@ -166,21 +150,6 @@ def _of(
         "facts lost": float(np.mean(rewriter.penalty(*map(jnp.asarray, (written, asked.source, desk.facts))))),
         "mrr": float((1 / rank[among]).mean()),
     }
-
-
-def _read(
-    team: inquiry.Staff,
-    agents: learner_state.Config,
-    reader: Params,
-    written: np.ndarray,
-    candidates: np.ndarray,
-) -> np.ndarray:
-    """How likely query tokens [n, T] are given each of candidates [n, K], nats a token; -inf where there is none."""
-    there = candidates >= 0
-    row, slot = np.nonzero(there)
-    found = np.full(candidates.shape, -np.inf, np.float32)
-    found[row, slot] = inquiry.read_by(reader, agents, written[row], team.desk.asks[candidates[row, slot]])
-    return found
 
 
 def _recall(team: inquiry.Staff, workdir: Path, place: Path, rows: np.ndarray, order: np.ndarray, split: str) -> float:

@@ -5,9 +5,10 @@
 
 Each W is a finished run of experiments/aco.py. Its open lists are walked by the trained actor, by the fixed policy,
 which reads nothing, and by the same reading the candidates it comes to whose posterior is near a half, in one, two, ..
-bins on either side, in the end all of them. evaluate.py scores what each states; a reading counts there as in a run.
-With --anchors so many lists are walked that were drawn from all, open or not, the same for every policy and run.
-Beside them, without a walk, the posterior at the threshold that gold likes best, which nobody can know.
+bins on either side, in the end all of them; last by one that goes through and reads every candidate. evaluate.py
+scores what each states; a reading counts there as in a run. With --anchors so many lists are walked that were drawn
+from all, open or not, the same for every policy and run. Beside them, without a walk, the posterior at the threshold
+that gold likes best, which nobody can know.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 
 THRESHOLDS = np.linspace(0.1, 0.9, 17)  # of the posterior
-ORACLE = "best threshold"
+ORACLE, EVERYTHING = "best threshold", "fixed, everything"
 Point = dict[str, float]  # "f1", "tokens", "candidates": those read
 
 
@@ -63,6 +64,7 @@ def frontier(workdir: Path, place: Path, split: str, anchors: int = 0) -> dict[s
     policies = {"actor": np.asarray(learner_state.policy_table(params["actor"], agents))}
     for reach in range(bins.posterior // 2 + 1):
         policies[f"fixed, {reach} bins" if reach else "fixed"] = states.fixed_policy(bins, reach=reach)
+    policies[EVERYTHING] = states.fixed_policy(bins, reach=bins.posterior // 2, stops=False)
     rows, found = None, {}
     if anchors:
         lists = len(desk.problem.anchor)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rankings
 from aco_jax import answer, configuration, evaluation, inquiry
 from aco_jax import train as training
 from aco_jax.settings import TrainConfig
@@ -42,10 +43,26 @@ def test_candidates_are_read_each_for_itself_and_nobody_is_likely_least(
     team, _ = opened
     written = team.desk.asks[:2, :6]
     candidates = np.array([[3, -1, 4], [5, 6, -1]])
-    found = benchmark._read(team, team.agents, team.params["ranker"]["reader"], written, candidates)
+    found = rankings.read(team, team.agents, team.params["ranker"]["reader"], written, candidates)
     assert (np.isneginf(found) == (candidates < 0)).all()
     one = inquiry.read_by(team.params["ranker"]["reader"], team.agents, written[1:], team.desk.asks[[6]])
     np.testing.assert_allclose(found[1, 1], one[0], rtol=1e-5)
+
+
+def test_everybody_orders_what_was_found_and_own_words_find_as_they_are(
+    opened: tuple[inquiry.Staff, training.Run],
+) -> None:
+    team, _ = opened
+    rows = np.flatnonzero(team.desk.settled >= 0)
+    everything, orders = rankings.orders(team, rows)
+    assert list(orders) == list(rankings.ORDERS)
+    assert all(order.shape == (len(rows), rankings.DEPTH) for order in orders.values())
+    np.testing.assert_array_equal(np.sort(orders[rankings.READ], axis=1), np.sort(everything, axis=1))
+    records = team.desk.asks[team.desk.problem.anchor[rows]]
+    words = inquiry.lexical(team.desk, records, team.desk.problem.table[rows], rankings.DEPTH)
+    np.testing.assert_array_equal(orders[rankings.RAW], words)
+    partner = team.desk.problem.record[rows, team.desk.settled[rows]]
+    assert rankings.reciprocal_rank(orders[rankings.RAW], partner) > 0.5
 
 
 def test_recall_is_the_share_of_the_labelled_partners_that_were_found(

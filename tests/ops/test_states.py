@@ -144,3 +144,7 @@ def test_the_fixed_policy_states_what_is_likelier_than_not_and_else_stops() -> N
     assert near.any()
     np.testing.assert_array_equal(reads[near], config.relations + 1)
     np.testing.assert_array_equal(reads[~near], policy.argmax(axis=1)[~near])
+    goes_on = states.fixed_policy(config, stops=False).argmax(axis=1)
+    passed = (stage == states.AT_HAND) & ~likely
+    assert (goes_on[passed] == config.relations).all()
+    np.testing.assert_array_equal(goes_on[~passed], policy.argmax(axis=1)[~passed])
