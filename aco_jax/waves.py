@@ -97,12 +97,11 @@ def trial(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, r
     table = learner_state.policy_table(params["actor"], agents)
     choices = [table, jnp.asarray(states.fixed_policy(agents.environment.bins))]
     actor, fixed = (np.asarray(jnp.argmax(policy, axis=1), np.int32) for policy in choices)
-    ranked = play.rank(params["ranker"], agents.ranker, batch, jax.random.key(0), 0.0)
 
     def reward(choice: np.ndarray) -> float:
         final = environment.start(play.flat(batch.candidates.record >= 0), pending)
         final, *_ = _walk(agents.environment, edges, problem, jnp.asarray(choice), final)
-        return float(play.shared_score(batch, ranked, final.decision, agents.agreement_weight).reward)
+        return float(_shared_reward(params["ranker"], agents, batch, final.decision))
 
     ours, theirs = reward(actor), reward(fixed)
     return Trial(ours, theirs, actor if ours >= theirs else fixed)
@@ -283,6 +282,13 @@ def pose(
     if null_shift is not None:
         problem = jax.vmap(environment.shift_null)(problem, null_shift)
     return problem, ranked.score[..., 0] - shift[:, 0, 0]
+
+
+@partial(jax.jit, static_argnames="agents")
+def _shared_reward(params: Params, agents: learner_state.Config, batch: play.Batch, decision: jax.Array) -> jax.Array:
+    """The shared reward of decisions [n, L] on planted anchors, beside what the ranker's members say."""
+    ranked = play.rank(params, agents.ranker, batch, jax.random.key(0), 0.0)
+    return play.shared_score(batch, ranked, decision, agents.agreement_weight).reward
 
 
 _mean_shift = jax.jit(play.mean_shift, static_argnums=(1, 2))
