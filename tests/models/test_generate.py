@@ -184,6 +184,26 @@ def test_top_k_of_one_is_greedy_and_less_is_an_error(params):
         run(params, top_k=0)
 
 
+def test_other_prompts_heats_nuclei_and_choices_trace_nothing_anew(params, monkeypatch):
+    traced, sample = [], generate.sample
+
+    def counted(*given, **named):
+        traced.append(given)
+        return sample(*given, **named)
+
+    monkeypatch.setattr(generate, "sample", counted)
+    settings = {"length": LENGTH - 1, "allowed": jnp.ones((3, LENGTH - 1, 20), bool)}
+    others = [
+        {"temperature": 0.0, "top_p": 1.0},
+        {"temperature": 0.7, "top_p": 0.5, "key": jax.random.key(6)},
+        {"source": SOURCE[::-1], "prefix": jnp.array([[5, 0, 0], [6, 7, 8], [0, 0, 0]]), "top_p": 0.9},
+        {"allowed": settings["allowed"].at[:, 1:, 7].set(False), "top_p": 0.9},
+    ]
+    for other in others:
+        run(params, **(settings | other))
+    assert len(traced) == 1
+
+
 ROTARY = {"position": "rotary", "norm": "scaled_rms", "activation": "silu", "gated": True, "embedding_scale": False}
 ARCHITECTURES = {
     "relative": {"position": "relative", "buckets": 4, "reach": 6, "attention_scale": False, "source_match": False},
