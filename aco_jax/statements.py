@@ -155,7 +155,7 @@ def count_clusters(dataset: Dataset, rows: Sequence[Row], found: Sequence[np.nda
     lacking = 0
     for records, there in zip(found, stated, strict=True):
         tables = np.bincount(dataset.table_of[records])
-        lacking += there < (tables.sum() ** 2 - np.sum(tables**2)) // 2
+        lacking += int(there < (tables.sum() ** 2 - np.sum(tables**2)) // 2)
     return {
         "clusters": len(found),
         "records in the largest cluster": max(map(len, found), default=0),
