@@ -57,16 +57,16 @@ def main() -> None:
     ]
     out = Path(flags.FLAGS.out)
     found = cells.run(wanted, out, flags.FLAGS.split)
+    measured = "".join(f"{name:>8}{'change, 95%':>21}" for name in ("F1", "reward"))
+    print(f"{'data':<18}{'switched off':<20}{measured}{'tokens read':>14}")
+    for data, name, whole, runs in _pairs(wanted, found):
+        print(line(data, name, whole, runs))
     with progress.bar(len(wanted), "ranking", unit="cell") as bar:
         for cell, run in zip(wanted, found, strict=True):
             if cell.switch != SILENT:
                 find = functools.partial(rankings.without_labels, out / cell.name)
                 run["rankings"] = cells.kept(out / f"{cell.name}.rankings.json", find)
             bar.update()
-    measured = "".join(f"{name:>8}{'change, 95%':>21}" for name in ("F1", "reward"))
-    print(f"{'data':<18}{'switched off':<20}{measured}{'tokens read':>14}")
-    for data, name, whole, runs in _pairs(wanted, found):
-        print(line(data, name, whole, runs))
     measured = "".join(f"{who:>29}" for who in rankings.ORDERS)
     print(f"\nwhere partners stand, mean reciprocal rank\n{'data':<18}{'switched off':<20}{measured}")
     for data, name, whole, runs in _pairs(wanted, found):
