@@ -14,7 +14,7 @@ import numpy as np
 
 from aco_jax import beginnings, learner, play, pretraining, progress, supervision
 from aco_jax.agents import base, ranker, rewriter
-from aco_jax.data import descriptions, listing, noise, retrieval, tasks, tokens
+from aco_jax.data import columns, descriptions, listing, noise, retrieval, tasks, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
@@ -57,7 +57,7 @@ class Anchors:
 
 def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
     """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
-    sizes = config.model
+    sizes, dataset = config.model, columns.restored(dataset)
     with progress.bar(6, "tables", stays=False) as bar:
         tokenizer = tokenizer or beginnings.tokenizer(sizes.base, sizes.trunk)
         if tokenizer is None:

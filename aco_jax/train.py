@@ -38,7 +38,7 @@ from aco_jax import (
     transitions,
 )
 from aco_jax import desk as desks
-from aco_jax.data import listing, tokens
+from aco_jax.data import columns, listing, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.models import judge
 from aco_jax.settings import TrainConfig, learner_config
@@ -258,6 +258,13 @@ def summarise(
 ) -> Summary:
     """What summary.json holds."""
     used = visits(run.state, agents)
+    found: list[str] = []
+    if moved := columns.changed(dataset, desk.dataset):
+        found.append(
+            f"{moved} of {dataset.size} records had values in wrong columns, which were put back to be compared."
+        )
+    if int(run.state.merges[0]) > 1:
+        found += notes(used, agents.environment.bins.state_count)
     return {
         "fingerprint": dataset.fingerprint,
         "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
@@ -265,7 +272,7 @@ def summarise(
         "tokens": spent,
         "counts": {"records": dataset.size, "tables": len(dataset.tables), "lists": len(desk.problem.anchor)},
         "label_free": {},
-        "notes": notes(used, agents.environment.bins.state_count) if int(run.state.merges[0]) > 1 else [],
+        "notes": found,
     }
 
 

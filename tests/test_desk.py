@@ -74,3 +74,24 @@ def test_tables_that_have_nothing_in_common_are_refused(tiny: TrainConfig) -> No
     frames = {name: pd.DataFrame({"id": list("0123"), "title": titles}) for name, titles in words.items()}
     with pytest.raises(records.InputError, match="tables a, b: nothing in common, expected a word"):
         desks.open_desk(tiny, records.from_frames(frames))
+
+
+def test_what_stands_in_wrong_columns_is_compared_in_its_own(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
+    """The run is of the tables as they were read."""
+    whole = records.read_folder(shops, relations=records.SAME)
+    rng, tables = np.random.default_rng(0), []
+    for table in whole.tables:
+        cells = np.full_like(table.cells, "")
+        for row, column in np.ndindex(cells.shape):
+            to = rng.integers(cells.shape[1]) if rng.random() < 0.5 else column
+            cells[row, to] = f"{cells[row, to]} {table.cells[row, column]}".strip()
+        tables.append(dataclasses.replace(table, cells=cells))
+    mixed = dataclasses.replace(whole, tables=tuple(tables))
+    desk = train.open_desk(tiny, mixed, tmp_path)
+    assert desk.dataset.fingerprint == mixed.fingerprint
+
+    def in_place(dataset: records.Dataset) -> float:
+        return float(np.mean([dataset.row(r) == whole.row(r) for r in range(whole.size)]))
+
+    assert in_place(desk.dataset) > 2 * in_place(mixed)
+    assert [desk.setting.dataset.row(r) for r in range(3)] == [desk.dataset.row(r) for r in range(3)]

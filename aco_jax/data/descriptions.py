@@ -17,11 +17,11 @@ import scipy.sparse as sp
 
 from aco_jax.data import fields as columns_of
 from aco_jax.data import times
+from aco_jax.data.fields import WORD
 from aco_jax.data.records import Dataset
 from aco_jax.data.retrieval import Vectors, fit_vectors, nearest
 from aco_jax.data.wording import plain
 
-WORD = re.compile(r"\w+")
 LONGEST = 2000  # signs of a cell, and of a whole record, that are compared
 WORDS = 64  # different words of a title that are looked for in the other record
 
@@ -102,14 +102,10 @@ def describe(index: Index, table: int | np.ndarray, rows: Sequence[Mapping[str, 
     """Rows (column -> text; columns may be missing or unknown) of one table, or of table[i] each."""
     tables = np.broadcast_to(np.asarray(table, np.int32), len(rows))
     texts = [_text(index.fields, int(t), row) for t, row in zip(tables, rows, strict=True)]
-    named = [
-        plain(columns_of.value(field, int(t), row)[:LONGEST])
-        for field in index.fields.texts[: index.fields.named]
-        for t, row in zip(tables, rows, strict=True)
-    ]
+    names = [plain(columns_of.name(index.fields, int(t), row)[:LONGEST]) for t, row in zip(tables, rows, strict=True)]
     slots = [_slot(index, field, tables, rows) for field in index.fields.compared]
     # A record without a title is named by all it says, as are those whose titles tell few apart.
-    titles = [cell or text for cell, text in zip(named, texts, strict=True)] if named else texts
+    titles = [name or text for name, text in zip(names, texts, strict=True)]
     codes = [_codes(title) or _codes(text) for title, text in zip(titles, texts, strict=True)]
     amounts = [
         columns_of.amounts(index.fields, int(t), row, text) for t, row, text in zip(tables, rows, texts, strict=True)
@@ -137,8 +133,11 @@ def _slot(
     """One field of every row: vectors whose cosine says how near two are, and what must be the same to be equal."""
     each = list(zip(tables.tolist(), rows, strict=True))
     if field.kind == "text":
-        cells = [plain(columns_of.value(field, t, row)[:LONGEST]) for t, row in each]
-        return sp.csr_matrix(index.vectors.grams.transform(cells)), ["".join(WORD.findall(cell)) for cell in cells]
+        naming = index.fields.naming[:1] == (field,)
+        said = [columns_of.name(index.fields, t, row) if naming else columns_of.value(field, t, row) for t, row in each]
+        cells = [plain(text[:LONGEST]) for text in said]
+        same = ["".join(WORD.findall(cell)) for cell in cells]
+        return sp.csr_matrix(index.vectors.grams.transform(cells)), same
     places = [columns_of.place(field, t, row) for t, row in each]
     return times.rows(places), [f"{place:.3f}" if math.isfinite(place) else "" for place in places]
 

@@ -16,7 +16,9 @@ from aco_jax.data.records import Dataset
 from aco_jax.data.wording import plain
 
 Kind = Literal["text", "amount", "link", "duration", "date"]
+Groups = list[tuple[str | None, ...]]
 ALIGNED = 0.4  # least cosine of two columns' values before differently named columns are one field
+WORD = re.compile(r"\w+")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 GROUPED = re.compile(r"(?<=\d)[\s'\u2019](?=\d{3}(?!\d))")  # parts thousands, as in 1 299,00 and 1'299.00
 # With two decimals, standing alone; 1,299.00 and 1.299,00.
@@ -29,6 +31,9 @@ MONEY = re.compile(_MONEY)
 AMOUNT = re.compile(rf"(?:{_MONEY}|[^\w\s])?\s?[\d.,]+\s?(?:{_MONEY}|[^\w\s])?")
 NAMING = 0.4  # least share of different values, of all records, of a field that names them
 STRAY = 0.3  # least share of each table's records that name one price before prices are sought in the text
+SAID, SAYING = 0.4, 0.25  # least shares, of a part of the name: of its values said in titles, of titles that say one
+PHRASE = 4  # most words of such a value
+SAMPLE = 5000  # cells of a column that are looked at for that
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Fields:
 
     fields: tuple[Field, ...]
     stray: bool = False  # no column has amounts, but the records' texts have
-    named: bool = True  # the first field tells most records apart
+    naming: tuple[Field, ...] = ()  # whose values together name a record: the title first; none tells most apart: none
 
     @property
     def texts(self) -> tuple[Field, ...]:
@@ -57,8 +62,9 @@ class Fields:
 
     @property
     def compared(self) -> tuple[Field, ...]:
-        """Those that are compared one by one: texts, durations and dates."""
-        return tuple(field for field in self.fields if field.kind not in ("amount", "link"))
+        """Those that are compared one by one: texts, durations and dates; what names a record once, as the first."""
+        parts = self.naming[1:]
+        return tuple(field for field in self.fields if field.kind not in ("amount", "link") and field not in parts)
 
     @property
     def amounts(self) -> tuple[Field, ...]:
@@ -72,12 +78,8 @@ class Fields:
 
 def fit(dataset: Dataset) -> Fields:
     """Aligns columns by name, then what is left by value overlap, and puts the title first."""
-    values = [
-        {name: [str(cell) for cell in table.cells[:, c]] for c, name in enumerate(table.columns)}
-        for table in dataset.tables
-    ]
-    groups = _align(values)
-    fields = [_field(group, values) for group in groups]
+    values = _values(dataset)
+    fields = [_field(group, values) for group in _align(values)]
     texts = [field for field in fields if field.kind == "text"]
     best = max((field.fill * field.distinct for field in texts), default=0.0)
     if texts:
@@ -85,13 +87,25 @@ def fit(dataset: Dataset) -> Fields:
         fields.remove(title)
         fields.insert(0, title)
     stray = all(field.kind != "amount" for field in fields) and _stray(dataset)
-    return Fields(tuple(fields), stray, best >= NAMING)
+    naming = [field for field in fields if field.kind == "text" and _in_names(field, fields[0], values)]
+    return Fields(tuple(fields), stray, tuple(naming) if best >= NAMING else ())
+
+
+def align(dataset: Dataset) -> Groups:
+    """The columns of the tables that are one field: of each its column in each table, None where that has none."""
+    return _align(_values(dataset))
 
 
 def value(field: Field, table: int, row: Mapping[str, str]) -> str:
     """The field's cell in a row of `table`, '' where missing; a row may lack or add columns."""
     name = field.names[table] if table < len(field.names) else None
     return row.get(name, "") if name is not None else ""
+
+
+def name(fields: Fields, table: int, row: Mapping[str, str]) -> str:
+    """All that names a row of `table`, '' where nothing does."""
+    cells = [value(field, table, row) for field in fields.naming]
+    return " ".join(cell for cell in cells if cell)
 
 
 def place(field: Field, table: int, row: Mapping[str, str]) -> float:
@@ -133,6 +147,37 @@ def price_within(text: str) -> float:
     return amount(found.pop()) if len(found) == 1 else float("nan")
 
 
+def _in_names(field: Field, title: Field, values: Sequence[Mapping[str, Sequence[str]]]) -> bool:
+    """Whether a field is the title, or what the titles of another table often say, as a maker before the product."""
+    if field is title:
+        return True
+    for table, name in enumerate(field.names):
+        others = [_some(values[t][n], SAMPLE) for t, n in enumerate(title.names) if t != table and n is not None]
+        words = [_words(cell) for cell in _some(values[table][name], SAMPLE)] if name is not None else []
+        cells = [" ".join(cell) for cell in words if not "".join(cell).isdigit()]
+        titles = [_phrases(cell) for column in others for cell in column]
+        if not cells or not titles:
+            continue
+        known = frozenset(cells)
+        saying = [not known.isdisjoint(phrases) for phrases in titles]
+        every = frozenset().union(*titles)
+        if np.mean([cell in every for cell in cells]) >= SAID and np.mean(saying) >= SAYING:
+            return True
+    return False
+
+
+def _phrases(text: str) -> frozenset[str]:
+    """All runs of at most PHRASE words."""
+    words = _words(text)
+    return frozenset(
+        " ".join(words[first : first + count]) for first in range(len(words)) for count in range(1, PHRASE + 1)
+    )
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(plain(text))
+
+
 def _stray(dataset: Dataset) -> bool:
     """Whether prices stand in columns of other things, as in tables whose values have got into wrong columns."""
     texts = [plain(dataset.text(record)) for record in range(dataset.size)]
@@ -140,7 +185,14 @@ def _stray(dataset: Dataset) -> bool:
     return all(named[dataset.table_of == table].mean() >= STRAY for table in range(len(dataset.tables)))
 
 
-def _align(values: Sequence[Mapping[str, Sequence[str]]]) -> list[tuple[str | None, ...]]:
+def _values(dataset: Dataset) -> list[dict[str, list[str]]]:
+    return [
+        {name: [str(cell) for cell in table.cells[:, c]] for c, name in enumerate(table.columns)}
+        for table in dataset.tables
+    ]
+
+
+def _align(values: Sequence[Mapping[str, Sequence[str]]]) -> Groups:
     names = list(dict.fromkeys(name for table in values for name in table))
     groups: list[list[str | None]] = [[name if name in table else None for table in values] for name in names]
     profiles = [_profile(group, values) for group in groups]

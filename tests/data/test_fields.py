@@ -55,6 +55,31 @@ def test_a_title_names_records_only_where_it_tells_most_apart() -> None:
     people = pd.DataFrame({"id": [str(i) for i in range(20)], "given": ["ann", "bob"] * 10, "age": ["20"] * 20})
     fitted = fields.fit(records.from_frames({"a": people, "b": people}))
     assert fitted.fields[0].names == ("given", "given")
-    assert not fitted.named
+    assert not fitted.naming
     things = people.assign(given=[f"thing {i % 9}" for i in range(20)])
-    assert fields.fit(records.from_frames({"a": things, "b": things})).named
+    named = fields.fit(records.from_frames({"a": things, "b": things}))
+    assert named.naming == named.fields[:1]
+
+
+def test_what_titles_say_beside_it_is_a_part_of_the_name() -> None:
+    """A maker that the other table's titles say first; not a city that few say, nor notes of which one is said."""
+    rng = np.random.default_rng(0)
+    makers, cities = np.array(["acme", "stark tools", "umbra"]), np.array(["rome", "oslo"])
+    rows = pd.DataFrame(
+        {
+            "id": [str(i) for i in range(40)],
+            "title": [f"hammer {i} red" for i in range(40)],
+            "maker": rng.choice(makers, 40),
+            "city": rng.choice(cities, 40),
+            "year": "1999",
+            "notes": ["red", *(f"note {i} of this" for i in range(39))],
+        }
+    )
+    said = rows.assign(title=rows["maker"] + " " + rows["title"] + " 1999", maker="")
+    said.loc[:3, "title"] += " rome"
+    fitted = fields.fit(records.from_frames({"a": rows, "b": said}))
+    assert [field.names[0] for field in fitted.naming] == ["title", "maker"]
+    assert [field.names[0] for field in fitted.compared] == ["title", "city", "year", "notes"]
+    row = {"title": "hammer 7 red", "maker": "acme", "city": "rome"}
+    assert fields.name(fitted, 0, row) == "hammer 7 red acme"
+    assert fields.name(fitted, 1, row | {"maker": ""}) == "hammer 7 red"
