@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from aco_jax.data import fields
-from aco_jax.data.records import Dataset
+from aco_jax.data.records import MAX_TABLES, Dataset
 from aco_jax.data.wording import plain
 
 FEW = 0.1  # share of records with a misplaced value up to which all are left as they are
@@ -27,7 +27,7 @@ ROUNDS = 12  # of counting anew, at most
 SETTLED = 0.005  # share of words that change their column in the last one
 ELSEWHERE = (0.01, 0.5)  # least and greatest share of cells that are taken to hold another column's value
 BEGINNING = 0.25  # that share before anything is known of it
-AT_ONCE = 4096  # records whose cells are parted at once
+ROOM = 2**18  # records that are parted at once, times the square of the columns
 _SIGNS, _DIGIT = re.compile(r"[\w.,]"), re.compile(r"\d")
 
 
@@ -61,10 +61,11 @@ def restored(dataset: Dataset) -> Dataset:
     """The dataset whose records say each value in its own column; as it is where no more than FEW are elsewhere."""
     groups = fields.align(dataset)
     vocabulary: dict[str, int] = {}
+    most = min(SAMPLE, _at_once(groups) // len(dataset.tables))
     sampled = [
         int(record)
-        for first, end in zip(dataset.offsets[:-1], dataset.offsets[1:], strict=True)
-        for record in np.unique(np.linspace(first, end - 1, min(SAMPLE, end - first)).astype(int))
+        for first, end in pairwise(dataset.offsets.tolist())
+        for record in np.unique(np.linspace(first, end - 1, min(most, end - first)).astype(int))
     ]
     cells = _cells(dataset, groups, sampled, vocabulary)
     if len(groups) < 2 or not len(cells.word):
@@ -116,6 +117,11 @@ def _form(word: str) -> str:
 def _in_place(cells: _Cells) -> np.ndarray:
     """Every word to the column in which it stands: [C, L] int32, -1 beyond the end."""
     return np.where(cells.there, cells.column[:, None], -1)
+
+
+def _at_once(groups: fields.Groups) -> int:
+    """Records whose cells fit into memory, at least one of each table that there may be."""
+    return max(MAX_TABLES, ROOM // max(len(groups), 1) ** 2)
 
 
 def _moved(cells: _Cells, label: np.ndarray) -> np.ndarray:
@@ -217,8 +223,9 @@ def _written(
 ) -> Dataset:
     """The dataset with the words of all records in their columns; a record that has them there is as it was."""
     cells = [table.cells.copy() for table in dataset.tables]
-    for first in range(0, dataset.size, AT_ONCE):
-        some = _cells(dataset, groups, range(first, min(first + AT_ONCE, dataset.size)), vocabulary)
+    step = _at_once(groups)
+    for first in range(0, dataset.size, step):
+        some = _cells(dataset, groups, range(first, min(first + step, dataset.size)), vocabulary)
         # A word that was never counted no column has said.
         more = len(vocabulary) - counts.words.shape[1]
         counts = _Counts(np.pad(counts.words, ((0, 0), (0, more))), counts.ends)

@@ -48,11 +48,11 @@ def said(dataset: records.Dataset) -> list[list[str]]:
     return [sorted(dataset.text(record).split()) for record in range(dataset.size)]
 
 
-@pytest.mark.parametrize(("sample", "to"), [(columns.SAMPLE, ""), (60, ""), (columns.SAMPLE, "name")])
+@pytest.mark.parametrize(("sample", "to"), [(75, ""), (60, ""), (75, "name")])
 def test_values_are_put_back_into_their_columns(monkeypatch: pytest.MonkeyPatch, sample: int, to: str) -> None:
     """Also of records that nothing was learned from, a few at a time, and where all have gone to one column."""
     monkeypatch.setattr(columns, "SAMPLE", sample)
-    monkeypatch.setattr(columns, "AT_ONCE", 50)
+    monkeypatch.setattr(columns, "ROOM", 150 * 3**2)
     clean, mixed = places(150, 0.5, to)
     restored = columns.restored(mixed)
     assert same_cells(clean, mixed) < 0.6
