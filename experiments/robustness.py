@@ -84,19 +84,12 @@ def few(folder: Folder, rng: np.random.Generator) -> Folder:
 
 def misplaced(folder: Folder, rng: np.random.Generator) -> Folder:
     """Half of all values have moved to a column drawn at random, behind what is there."""
+    return _moved(folder, rng, lambda columns: str(rng.choice(columns)))
 
-    def move(table: pd.DataFrame) -> pd.DataFrame:
-        columns = [name for name in table.columns if name != "id"]
-        rows = []
-        for row in table.to_dict("records"):
-            moved = {"id": row["id"]} | dict.fromkeys(columns, "")
-            for name in columns:
-                to = str(rng.choice(columns)) if rng.random() < MISPLACED else name
-                moved[to] = f"{moved[to]} {row[name]}".strip()
-            rows.append(moved)
-        return pd.DataFrame(rows)
 
-    return Folder(move(folder.left), move(folder.right), folder.gold)
+def gathered(folder: Folder, rng: np.random.Generator) -> Folder:
+    """Half of all values have moved to the first column, behind what is there."""
+    return _moved(folder, rng, lambda columns: columns[0])
 
 
 def titles(folder: Folder, rng: np.random.Generator) -> Folder:
@@ -104,6 +97,21 @@ def titles(folder: Folder, rng: np.random.Generator) -> Folder:
     del rng
     left, right = (table[["id", next(c for c in table.columns if c != "id")]] for table in (folder.left, folder.right))
     return Folder(left, right, folder.gold)
+
+
+def _moved(folder: Folder, rng: np.random.Generator, to: Callable[[list[str]], str]) -> Folder:
+    def move(table: pd.DataFrame) -> pd.DataFrame:
+        columns = [name for name in table.columns if name != "id"]
+        rows = []
+        for row in table.to_dict("records"):
+            moved = {"id": row["id"]} | dict.fromkeys(columns, "")
+            for name in columns:
+                place = to(columns) if rng.random() < MISPLACED else name
+                moved[place] = f"{moved[place]} {row[name]}".strip()
+            rows.append(moved)
+        return pd.DataFrame(rows)
+
+    return Folder(move(folder.left), move(folder.right), folder.gold)
 
 
 def _said(folder: Folder, rng: np.random.Generator, side: Literal["left", "right"], chosen: np.ndarray) -> Folder:
@@ -128,7 +136,7 @@ def _left_with(folder: Folder, right: pd.DataFrame) -> Folder:
 
 
 CHANGES: dict[str, Callable[[Folder, np.random.Generator], Folder]] = {
-    change.__name__: change for change in (same, swapped, repeated, many, thinned, few, misplaced, titles)
+    change.__name__: change for change in (same, swapped, repeated, many, thinned, few, misplaced, gathered, titles)
 }
 
 

@@ -71,6 +71,11 @@ def test_what_each_change_does(folder: robustness.Folder) -> None:
 
     assert words(moved) == words(folder.right)
     assert not moved["title"].equals(folder.right["title"])
+    behind = made("gathered").right
+    assert words(behind) == words(folder.right)
+    assert 0 < (behind["price"] == "").sum() < len(behind)
+    stays = behind["price"] != ""
+    assert (behind["title"] == folder.right["title"])[stays].all()
     assert list(made("titles").left.columns) == ["id", "title"]
 
 
