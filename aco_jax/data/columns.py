@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from aco_jax.data import fields
-from aco_jax.data.records import MAX_TABLES, Dataset
+from aco_jax.data.records import Dataset
 from aco_jax.data.wording import plain
 
 FEW = 0.1  # share of records with a misplaced value up to which all are left as they are
@@ -28,6 +28,7 @@ SETTLED = 0.005  # share of words that change their column in the last one
 ELSEWHERE = (0.01, 0.5)  # least and greatest share of cells that are taken to hold another column's value
 BEGINNING = 0.25  # that share before anything is known of it
 ROOM = 2**18  # records that are parted at once, times the square of the columns
+WIDEST = 40  # columns that are told apart; where there are more all are left as they are
 _SIGNS, _DIGIT = re.compile(r"[\w.,]"), re.compile(r"\d")
 
 
@@ -60,6 +61,8 @@ class _Counts:
 def restored(dataset: Dataset) -> Dataset:
     """The dataset whose records say each value in its own column; as it is where no more than FEW are elsewhere."""
     groups = fields.align(dataset)
+    if not 1 < len(groups) <= WIDEST:
+        return dataset
     vocabulary: dict[str, int] = {}
     most = min(SAMPLE, _at_once(groups) // len(dataset.tables))
     sampled = [
@@ -68,7 +71,7 @@ def restored(dataset: Dataset) -> Dataset:
         for record in np.unique(np.linspace(first, end - 1, min(most, end - first)).astype(int))
     ]
     cells = _cells(dataset, groups, sampled, vocabulary)
-    if len(groups) < 2 or not len(cells.word):
+    if not len(cells.word):
         return dataset
     label, elsewhere = _in_place(cells), BEGINNING
     counts = _count(cells, label, len(vocabulary))
@@ -120,8 +123,8 @@ def _in_place(cells: _Cells) -> np.ndarray:
 
 
 def _at_once(groups: fields.Groups) -> int:
-    """Records whose cells fit into memory, at least one of each table that there may be."""
-    return max(MAX_TABLES, ROOM // max(len(groups), 1) ** 2)
+    """Records whose cells fit into memory."""
+    return ROOM // len(groups) ** 2
 
 
 def _moved(cells: _Cells, label: np.ndarray) -> np.ndarray:
@@ -226,6 +229,8 @@ def _written(
     step = _at_once(groups)
     for first in range(0, dataset.size, step):
         some = _cells(dataset, groups, range(first, min(first + step, dataset.size)), vocabulary)
+        if not len(some.word):
+            continue
         # A word that was never counted no column has said.
         more = len(vocabulary) - counts.words.shape[1]
         counts = _Counts(np.pad(counts.words, ((0, 0), (0, more))), counts.ends)

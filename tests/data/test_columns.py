@@ -93,6 +93,28 @@ def test_a_table_without_a_column_is_given_none() -> None:
     assert columns.changed(mixed, mixed) == 0
 
 
+def test_records_that_say_nothing_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all that are parted at once are such."""
+    monkeypatch.setattr(columns, "ROOM", 50 * 3**2)
+    _, mixed = places(150, 0.5)
+    empty = np.full((60, 3), "", object)
+    first = mixed.tables[0]
+    ids = (*(f"none {i}" for i in range(60)), *first.ids)
+    longer = dataclasses.replace(first, ids=ids, cells=np.concatenate([empty, first.cells]))
+    before = records.Dataset((longer, mixed.tables[1]))
+    restored = columns.restored(before)
+    assert columns.changed(before, restored) > 50
+    np.testing.assert_array_equal(restored.tables[0].cells[:60], empty)
+
+
+def test_tables_of_very_many_columns_stay_as_they_are() -> None:
+    names = [f"c{i}" for i in range(columns.WIDEST + 1)]
+    cells = np.random.default_rng(0).choice(["a", "b 1", ""], (30, len(names)))
+    frame = pd.DataFrame(cells, columns=names).assign(id=[str(i) for i in range(30)])
+    wide = records.from_frames({"a": frame, "b": frame})
+    assert columns.restored(wide) is wide
+
+
 def test_the_columns_of_words_are_the_likeliest_path() -> None:
     """Beside the probability of every path, cell by cell; the columns that a table lacks are none."""
     rng = np.random.default_rng(1)
