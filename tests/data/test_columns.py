@@ -108,11 +108,21 @@ def test_records_that_say_nothing_stay_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_tables_of_very_many_columns_stay_as_they_are() -> None:
-    names = [f"c{i}" for i in range(columns.WIDEST + 1)]
-    cells = np.random.default_rng(0).choice(["a", "b 1", ""], (30, len(names)))
-    frame = pd.DataFrame(cells, columns=names).assign(id=[str(i) for i in range(30)])
-    wide = records.from_frames({"a": frame, "b": frame})
-    assert columns.restored(wide) is wide
+    _, mixed = places(150, 0.5)
+
+    def widened(count: int) -> records.Dataset:
+        names, blank = tuple(f"more {i}" for i in range(count)), np.full((150, count), "", object)
+        tables = (
+            dataclasses.replace(
+                table, columns=table.columns + names, cells=np.concatenate([table.cells, blank], axis=1)
+            )
+            for table in mixed.tables
+        )
+        return records.Dataset(tuple(tables))
+
+    wide, wider = widened(3), widened(columns.WIDEST)
+    assert columns.changed(wide, columns.restored(wide)) > 50
+    assert columns.restored(wider) is wider
 
 
 def test_the_columns_of_words_are_the_likeliest_path() -> None:
