@@ -60,7 +60,7 @@ class _Counts:
 
 def restored(dataset: Dataset) -> Dataset:
     """The dataset whose records say each value in its own column; as it is where no more than FEW are elsewhere."""
-    groups = fields.align(dataset)
+    groups = [group for group in fields.align(dataset) if _says(dataset, group)]
     if not 1 < len(groups) <= WIDEST:
         return dataset
     vocabulary: dict[str, int] = {}
@@ -90,6 +90,12 @@ def changed(before: Dataset, after: Dataset) -> int:
     """How many records say something in another column than they did."""
     tables = zip(before.tables, after.tables, strict=True)
     return sum(int((old.cells != new.cells).any(axis=1).sum()) for old, new in tables)
+
+
+def _says(dataset: Dataset, group: tuple[str | None, ...]) -> bool:
+    """Whether a column says anything."""
+    tables = zip(dataset.tables, group, strict=True)
+    return any((table.cells[:, table.columns.index(name)] != "").any() for table, name in tables if name is not None)
 
 
 def _cells(dataset: Dataset, groups: fields.Groups, records: Sequence[int], vocabulary: dict[str, int]) -> _Cells:
