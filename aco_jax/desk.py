@@ -57,8 +57,10 @@ class Anchors:
 
 def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
     """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
-    sizes, dataset = config.model, columns.restored(dataset)
-    with progress.bar(6, "tables", stays=False) as bar:
+    sizes = config.model
+    with progress.bar(7, "tables", stays=False) as bar:
+        dataset = columns.restored(dataset)
+        bar.update()
         tokenizer = tokenizer or beginnings.tokenizer(sizes.base, sizes.trunk)
         if tokenizer is None:
             tokenizer = tokens.train((dataset.text(r) for r in range(dataset.size)), sizes.vocab_size)

@@ -57,10 +57,6 @@ class Fields:
     naming: tuple[Field, ...] = ()  # whose values together name a record: the title first; none tells most apart: none
 
     @property
-    def texts(self) -> tuple[Field, ...]:
-        return tuple(field for field in self.fields if field.kind == "text")
-
-    @property
     def compared(self) -> tuple[Field, ...]:
         """Those that are compared one by one: texts, durations and dates; what names a record once, as the first."""
         parts = self.naming[1:]
@@ -179,7 +175,7 @@ def _words(text: str) -> list[str]:
 
 
 def _stray(dataset: Dataset) -> bool:
-    """Whether prices stand in columns of other things, as in tables whose values have got into wrong columns."""
+    """Whether prices stand in columns of other things, which no column of prices takes them from."""
     texts = [plain(dataset.text(record)) for record in range(dataset.size)]
     named = np.array([np.isfinite(price_within(text)) for text in texts])
     return all(named[dataset.table_of == table].mean() >= STRAY for table in range(len(dataset.tables)))

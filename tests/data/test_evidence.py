@@ -33,7 +33,7 @@ def item(facts: np.ndarray, name: str) -> np.ndarray:
 
 def test_columns_of_other_names_align_by_values(dataset):
     found = fields.fit(dataset)
-    assert [field.names for field in found.texts] == [("name", "label")]
+    assert [field.names for field in found.fields if field.kind == "text"] == [("name", "label")]
     assert [field.names for field in found.amounts] == [("price", "cost")]
 
 
