@@ -79,7 +79,7 @@ def reply(
     depth = max(k, config.train.candidates)
     if len(search(desk, [request], depth)[0]) == 0:
         raise InputError(f"--request: {request!r} has no word of the tables, expected at least one")
-    subqueries = split(desk, agents, params["rewriter"], request)
+    subqueries = split(desk, agents, params["rewriter"], request, config.train.rewrites)
     record, score = search(desk, [request, *subqueries], depth)
     reading = read(desk, agents, params["ranker"]["reader"], request, record)
     best = np.lexsort((-reading, -score))[:k]
@@ -92,10 +92,10 @@ def reply(
     return Reply(request, subqueries, answers)
 
 
-def split(desk: Desk, agents: learner_state.Config, params: Params, request: str) -> tuple[str, ...]:
-    """The subqueries of a request, M texts; a request longer than a query is cut."""
+def split(desk: Desk, agents: learner_state.Config, params: Params, request: str, count: int) -> tuple[str, ...]:
+    """The subqueries of a request, `count` texts; a request longer than a query is cut."""
     query = desk.tokenizer.encode([request], agents.rewriter.length - 2)
-    source = tasks.rewrite_sources(desk.setting, [{desk.setting.titles[0]: request}], [0], query)
+    source = tasks.rewrite_sources(desk.setting, [{desk.setting.titles[0]: request}], [0], query, count)
     small = quantization.quantize(params, agents.rewriter.bits)
     written = rewriter.rewrite(small, agents.rewriter, jnp.asarray(source), jax.random.key(0), temperature=0.0).tokens
     return tuple(desk.tokenizer.decode(tokens) for tokens in np.asarray(written)[0])

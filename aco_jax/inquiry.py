@@ -57,7 +57,7 @@ class Asked:
     source: np.ndarray  # [n, S] int32
     written: np.ndarray  # [n, T] int32, guardrails and query
     query: Query  # leaves [n, ..]
-    found: np.ndarray  # [n, depth] int32 records found by the query's words, -1 where there are fewer
+    found: np.ndarray  # [n, depth] int32 records found by the anchor's words and the query's, -1 where there are fewer
     similar: np.ndarray  # [n, depth] int32 records whose embedding is nearest to the anchor's
 
 
@@ -87,13 +87,14 @@ def staff(
 
 
 def ask(team: Staff, anchors: Anchors, key: jax.Array) -> Asked:
-    """One query an anchor, for the relation sought and the table of its list."""
+    """One query an anchor, for the relation sought and the table of its list, searched for with the anchor's words."""
     desk, agents, params = team.desk, team.agents, team.params["base"]
     owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
     source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
     asked = base.generate_queries(params, agents.base, source, key, team.config.train.temperature, searched)
     query, written = jax.tree.map(np.asarray, asked)
-    found = lexical(desk, query.tokens if team.config.train.ask else source, searched, team.depth)
+    # What the query says counts beside the anchor's own words, which find most: it stresses some and adds others.
+    found = lexical(desk, source, searched, team.depth, beside=query.tokens if team.config.train.ask else None)
     return Asked(source, written, query, found, nearest(team, source, searched))
 
 
@@ -103,7 +104,7 @@ def split(team: Staff, anchors: Anchors, asked: Asked, key: jax.Array) -> Split:
     if not train.rewrites:
         return unsplit(team, asked)
     owner = desk.problem.anchor[anchors.row]
-    source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens)
+    source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens, train.rewrites)
     small = quantization.quantize(team.params["rewriter"], agents.rewriter.bits)
     subquery = np.asarray(rewriter.rewrite(small, agents.rewriter, source, key, train.temperature).tokens)
     found = np.stack(
@@ -114,8 +115,7 @@ def split(team: Staff, anchors: Anchors, asked: Asked, key: jax.Array) -> Split:
     heat = agents.ranker.temperature if train.temperature else 0.0
     ranked = ranker.rank_subqueries(team.params["ranker"], merit, jax.random.fold_in(key, 1), heat)
     order = np.asarray(ranked)[..., None]
-    parts = (np.take_along_axis(part, order, axis=1) for part in (subquery, merit, found))
-    return Split(np.repeat(source[:, None], train.rewrites, axis=1), *parts)
+    return Split(*(np.take_along_axis(part, order, axis=1) for part in (source, subquery, merit, found)))
 
 
 def merits(team: Staff, asked: Asked, subquery: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -144,9 +144,13 @@ def unsplit(team: Staff, asked: Asked) -> Split:
     return Split(source, subquery, np.zeros((*shape, 3), np.float32), nobody)
 
 
-def lexical(desk: Desk, words: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
-    """What texts [n, T] find by their words, [n, k]; an empty text finds nothing."""
+def lexical(
+    desk: Desk, words: np.ndarray, searched: np.ndarray, k: int, beside: np.ndarray | None = None
+) -> np.ndarray:
+    """What texts [n, T] find by their words, [n, k], and by those `beside` them [n, T']; an empty text finds nothing."""
     texts = [desk.tokenizer.decode(row) for row in words]
+    if beside is not None:
+        texts = [f"{text} {desk.tokenizer.decode(row)}" for text, row in zip(texts, beside, strict=True)]
     found = np.full((len(words), k), retrieval.EMPTY, np.int32)
     for table in np.unique(searched):
         mine = np.flatnonzero((searched == table) & words.any(axis=1))

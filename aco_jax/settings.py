@@ -179,7 +179,6 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         rewriter=rewriter.Config(
             model=models.small,
             special=special,
-            rewrites=config.train.rewrites,
             source_length=sizes.record_length,
             length=sizes.query_length,
             bits=4 if sizes.int4 else 8,

@@ -1,7 +1,8 @@
 """The rewriter: a small language model, distilled from the base, that splits a query into subqueries.
 
-It reads <rewrite> record <sep> query and writes <level m> words <eos> for subquery m, each self-contained: names,
-codes and numbers, the other attributes. At inference its weights are int8 or int4.
+It reads <rewrite> <level m> record <sep> query and writes <level m> words <eos> for subquery m, each self-contained:
+names, codes and numbers, the other attributes. (A network so small needs the number on both sides to heed it.) At
+inference its weights are int8 or int4.
 
 Sources: Ma et al. 2023, Query Rewriting for Retrieval-Augmented LLMs; Hinton et al. 2015 (distillation);
 Williams 1992, REINFORCE.
@@ -31,8 +32,7 @@ class Config:
 
     model: transformer.Config
     special: Special
-    rewrites: int = 3  # M
-    source_length: int = 64  # S, tokens of <rewrite> record <sep> query
+    source_length: int = 64  # S, tokens of <rewrite> <level m> record <sep> query
     length: int = 28  # T, tokens of a subquery, its number and end included
     kl_weight: float = 0.5  # of the KL to the base beside the cross-entropy
     temperature: float = 1.0  # of that KL
@@ -82,38 +82,24 @@ def rewrite(
 
     Args:
       params: float32, or as `quantization.quantize` returns them.
-      source: [B, S], <rewrite> record <sep> query (`sources`, or `data.tasks.rewrite_sources` on the host).
+      source: [B, M, S] of `data.tasks.rewrite_sources`.
       temperature: 0 takes the likeliest token.
     """
-    chex.assert_rank(source, 2)
-    number = config.special.first_level + jnp.arange(config.rewrites, dtype=jnp.int32)
+    chex.assert_rank(source, 3)
+    rows = source.reshape(-1, source.shape[2])
     written, log_prob = generate.generate(
         quantization.dequantize(params),
         config.model,
-        jnp.repeat(source, config.rewrites, axis=0),
+        rows,
         bos=config.special.bos,
         eos=config.special.eos,
         length=config.length,
         key=key,
         temperature=temperature,
         allowed=_text(config)[None],
-        prefix=jnp.tile(number[:, None], (source.shape[0], 1)),
+        prefix=rows[:, 1:2],
     )
-    shape = (source.shape[0], config.rewrites)
-    return Rewrites(written.reshape(*shape, config.length), log_prob.reshape(shape))
-
-
-def sources(config: Config, records: chex.Array, queries: chex.Array) -> chex.Array:
-    """What is read, [B, S], of row tokens [B, S'] and query tokens [B, T'] without guardrails.
-
-    The end of a long record gives way to the query.
-    """
-    chex.assert_rank([records, queries], [2, 2])
-    special, rows = config.special, (records.shape[0], 1)
-    room = max(config.source_length - 2 - queries.shape[1], 0)
-    begin, sep = (jnp.full(rows, token, jnp.int32) for token in (special.rewrite, special.sep))
-    found = sequences.join([begin, records[:, :room], sep, queries])[:, : config.source_length]
-    return jnp.pad(found, ((0, 0), (0, config.source_length - found.shape[1])))
+    return Rewrites(written.reshape(*source.shape[:2], config.length), log_prob.reshape(source.shape[:2]))
 
 
 def loss(

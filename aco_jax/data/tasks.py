@@ -3,11 +3,12 @@
     task      source                            target
     denoise   <denoise> corrupted record        the record
     ask       <ask> <relation> anchor record    <table> <level> <column>.. <sep> the query's words
-    rewrite   <rewrite> record <sep> query      <level m> the words of subquery m
+    rewrite   <rewrite> <level m> record        <level m> the words of subquery m
+              <sep> query
 
 A query holds the most telling words that the anchor has in common with its partner, the one that it has by the tables
 alone, or a second wording of it where it has none: model codes first, then by inverse document frequency in the table
-to search (Sparck Jones 1972), in the order of the record. What stands before <sep> are the guardrails: the table to
+to search (Sparck Jones 1972), in the order of the record. A subquery holds those of one kind. What stands before <sep> are the guardrails: the table to
 search, the least relevance of an answer in eighths, the attributes spoken of.
 """
 
@@ -154,19 +155,20 @@ def rewrite(
     rows = [_wording(rng, setting, record) for record in records]
     searched = [_other_table(rng, setting, record) for record in records]
     room = setting.target_length - 2
-    shown = encode(setting, rows, records, setting.source_length - 2 - room)
+    shown = encode(setting, rows, records, setting.source_length - 3 - room)
     queries, targets = [], []
     found = _words(setting, rows, searched, list(shown))
     for row, record, words, table in zip(rows, records, found, searched, strict=True):
         title = setting.titles[setting.dataset.table_of[record]]
         bag = _said_there(rng, setting, row, record, table, partners)
-        queries.append(_ids(_choose([word for word in words if _holds(bag, word.text)], room)))
-        for number, part in enumerate(_subqueries(words, title)):
-            targets.append([setting.tokenizer.special.level(number), *_ids(_choose(part or words, room))])
-    source = rewrite_sources(setting, rows, records, tokens.pad(queries, room))
+        held = [word for word in words if _holds(bag, word.text)]
+        queries.append(_ids(_choose(held, room)))
+        for number, part in enumerate(_subqueries(held or words, title)):
+            targets.append([setting.tokenizer.special.level(number), *_ids(_choose(part or held or words, room))])
+    source = rewrite_sources(setting, rows, records, tokens.pad(queries, room), SUBQUERIES)
     target = _end(setting, tokens.pad(targets, setting.target_length - 1))
     repeated = np.repeat(np.asarray(records, np.int32), SUBQUERIES)
-    return _examples(np.repeat(source, SUBQUERIES, axis=0), target, REWRITE, repeated)
+    return _examples(source.reshape(len(target), -1), target, REWRITE, repeated)
 
 
 def encode(setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], length: int) -> np.ndarray:
@@ -189,16 +191,17 @@ def ask_sources(
 
 
 def rewrite_sources(
-    setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], queries: np.ndarray
+    setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], queries: np.ndarray, count: int
 ) -> np.ndarray:
-    """What is read to rewrite queries [n, T']: [n, S], the record cut so that the query fits."""
+    """What is read to rewrite queries [n, T'] into `count` subqueries: [n, count, S], the record cut to fit."""
     special = setting.tokenizer.special
-    body = encode(setting, rows, records, setting.source_length - 2 - queries.shape[1])
+    body = encode(setting, rows, records, setting.source_length - 3 - queries.shape[1])
     found = [
-        [special.rewrite, *row[row > 0], special.sep, *query[query > 0]]
+        [special.rewrite, special.level(number), *row[row > 0], special.sep, *query[query > 0]]
         for row, query in zip(body, queries, strict=True)
+        for number in range(count)
     ]
-    return tokens.pad(found, setting.source_length)
+    return tokens.pad(found, setting.source_length).reshape(len(queries), count, setting.source_length)
 
 
 def fact_tokens(tokenizer: Tokenizer) -> np.ndarray:

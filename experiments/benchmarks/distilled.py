@@ -134,9 +134,9 @@ def _of(
     reader: Params,
 ) -> dict[str, float]:
     """How a writer and a reader do on anchors whose partners [n] are known."""
-    desk = team.desk
+    desk, count = team.desk, team.config.train.rewrites
     owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
-    source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens)
+    source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens, count)
     written = np.asarray(rewriter.rewrite(writer, agents.rewriter, source, jax.random.key(0), 0.0).tokens)
     answers = [inquiry.lexical(desk, words, searched, rankings.DEPTH) for words in np.swapaxes(written, 0, 1)]
     recalled = (np.concatenate(answers, axis=1) == partner[:, None]).any(axis=1)

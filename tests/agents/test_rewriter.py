@@ -19,9 +19,14 @@ TEACHER = transformer.Config(
     vocab_size=T + 12, width=24, heads=2, encoder_layers=1, decoder_layers=1, mlp_width=32, max_length=16
 )
 MODEL = transformer.Config(**{**vars(TEACHER), "width": 16})
-CONFIG = rewriter.Config(model=MODEL, special=S, rewrites=2, source_length=12, length=6)
-SOURCE = jnp.array([[S.rewrite, S.table(0), T, T + 1, S.sep, T + 1], [S.rewrite, T + 2, S.sep, T + 2, 0, 0]])
-TARGET = jnp.array([[S.level(0), T, S.eos, 0], [S.level(1), T + 2, T + 2, S.eos]])
+CONFIG = rewriter.Config(model=MODEL, special=S, source_length=12, length=6)
+SOURCE = jnp.array(
+    [
+        [[S.rewrite, S.level(m), S.table(0), T, T + 1, S.sep, T + 1] for m in range(2)],
+        [[S.rewrite, S.level(m), T + 2, S.sep, T + 2, 0, 0] for m in range(2)],
+    ]
+)
+TARGET = jnp.array([[S.level(0), T, S.eos, 0], [S.level(0), T + 2, T + 2, S.eos]])
 
 
 @pytest.fixture(scope="module")
@@ -41,28 +46,13 @@ def test_the_smaller_network_has_at_most_half_the_parameters():
     assert (small.vocab_size, small.max_length) == (full.vocab_size, full.max_length)
 
 
-def test_sources_join_record_and_query():
-    records = jnp.array([[T, T + 1, 0, 0], [T + 2, T + 3, T + 4, T + 5]])
-    queries = jnp.array([[T + 6, 0], [T + 7, T + 8]])
-    found = rewriter.sources(CONFIG, records, queries)
-    assert found.shape == (2, 12)
-    np.testing.assert_array_equal(found[0, :6], [S.rewrite, T, T + 1, S.sep, T + 6, 0])
-    np.testing.assert_array_equal(found[1, :9], [S.rewrite, T + 2, T + 3, T + 4, T + 5, S.sep, T + 7, T + 8, 0])
-
-
-def test_a_long_record_gives_way_to_the_query():
-    found = rewriter.sources(CONFIG, jnp.full((1, 20), T), jnp.full((1, 3), T + 1))
-    np.testing.assert_array_equal(found[0], [S.rewrite] + [T] * 7 + [S.sep] + [T + 1] * 3)
-
-
 def test_each_subquery_begins_with_its_number_and_holds_text(params):
     found = rewriter.rewrite(params, CONFIG, SOURCE, jax.random.key(1))
     assert found.tokens.shape == (2, 2, 6)
-    np.testing.assert_array_equal(found.tokens[:, :, 0], [[S.level(0), S.level(1)]] * 2)
+    np.testing.assert_array_equal(found.tokens[:, :, 0], SOURCE[:, :, 1])
     rest = np.asarray(found.tokens[:, :, 1:])
     assert np.isin(rest, [0, S.eos, *range(T, T + 12)]).all()
-    source = jnp.repeat(SOURCE[:, None], 2, axis=1)
-    again = jax.jit(rewriter.subquery_log_prob, static_argnums=1)(params, CONFIG, source, found.tokens)
+    again = jax.jit(rewriter.subquery_log_prob, static_argnums=1)(params, CONFIG, SOURCE, found.tokens)
     np.testing.assert_allclose(found.log_prob, again, atol=1e-4)
 
 
@@ -75,7 +65,8 @@ def test_int8_weights_write_too(params):
 
 def test_loss_is_cross_entropy_and_kl_to_the_teacher(params):
     teacher = transformer.init(jax.random.key(5), TEACHER)
-    batch = rewriter.SftBatch(SOURCE, TARGET)
+    source = SOURCE[:, 0]
+    batch = rewriter.SftBatch(source, TARGET)
     loss = jax.jit(
         lambda p, t: rewriter.loss(p, CONFIG, batch, t, TEACHER)  # the two configs are constants
     )
@@ -84,7 +75,7 @@ def test_loss_is_cross_entropy_and_kl_to_the_teacher(params):
     @functools.partial(jax.jit, static_argnums=1)
     def log_probs(tree, config):
         inputs = transformer.shift(TARGET, config.bos)
-        return transformer.log_probs(tree, config, inputs, transformer.encode(tree, config, SOURCE), SOURCE)
+        return transformer.log_probs(tree, config, inputs, transformer.encode(tree, config, source), source)
 
     student = log_probs(params, MODEL)
     chosen = jnp.take_along_axis(student, TARGET[..., None], axis=-1)[..., 0]
@@ -98,11 +89,10 @@ def test_loss_is_cross_entropy_and_kl_to_the_teacher(params):
 
 def test_policy_loss_raises_what_was_rewarded(params):
     found = rewriter.rewrite(params, CONFIG, SOURCE, jax.random.key(1))
-    source = jnp.repeat(SOURCE[:, None], 2, axis=1)
     advantage = jnp.array([1.0, -1.0])
-    gradient = jax.jit(jax.grad(lambda p, a: rewriter.policy_loss(p, CONFIG, source, found.tokens, a)))
+    gradient = jax.jit(jax.grad(lambda p, a: rewriter.policy_loss(p, CONFIG, SOURCE, found.tokens, a)))
     grads = gradient(params, advantage)
-    log_prob = jax.jit(lambda p: rewriter.subquery_log_prob(p, CONFIG, source, found.tokens).mean(axis=1))
+    log_prob = jax.jit(lambda p: rewriter.subquery_log_prob(p, CONFIG, SOURCE, found.tokens).mean(axis=1))
     moved = jax.tree.map(lambda p, g: p - 1e-2 * g, params, grads)
     assert jnp.sum((log_prob(moved) - log_prob(params)) * advantage) > 0
     assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(gradient(params, jnp.zeros(2))))

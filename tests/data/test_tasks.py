@@ -131,6 +131,13 @@ def test_a_query_holds_what_the_partner_says(setting, partners):
     assert not any(row.any() for row in after)  # no word of the camera's is said there
 
 
+def test_a_subquery_holds_what_the_partner_says(setting, partners):
+    """Half of the cameras are in other words, some misspelt: what the partner does not say is not asked for."""
+    found = tasks.rewrite(rng(), setting, np.full(60, 2), partners)
+    said = {word.replace("-", "") for row in found.target[:, 1:] for word in words_of(setting, row)}
+    assert {"ixus", "camera"} <= said <= set(setting.dataset.text(6).split())
+
+
 def test_an_answered_query_is_read_beside_its_answer(setting, partners):
     plain, answered = (
         tasks.ask(rng(), setting, many(setting, 4), partners, unrelated=0.0, answered=answered)
@@ -197,10 +204,12 @@ def test_subqueries_are_numbered_and_self_contained(setting):
     found = tasks.rewrite(rng(), setting, np.zeros(30, int))
     special = setting.tokenizer.special
     np.testing.assert_array_equal(found.target[:, 0], np.tile([special.level(m) for m in range(3)], 30))
+    np.testing.assert_array_equal(found.source[:, 1], found.target[:, 0])
     assert (found.source[:, 0] == special.rewrite).all()
     assert ((found.source == special.sep).sum(axis=1) == 1).all()
     names, codes = found.target[0::3], found.target[1::3]
-    assert not any(any(s.isdigit() for s in setting.tokenizer.decode(row)) for row in names)
+    # Of a wording that has but the code in common with the record, the code is all there is to ask for.
+    assert np.mean([any(s.isdigit() for s in setting.tokenizer.decode(row)) for row in names]) < 0.2
     with_code = [words_of(setting, row) for row in codes]
     assert any("sony" in words and any("2500" in word for word in words) for words in with_code)
 
@@ -213,9 +222,11 @@ def test_sources_for_use_have_the_form_of_the_examples(setting):
     np.testing.assert_array_equal(asked[:, 1], [special.relation(1), special.relation(0)])
     np.testing.assert_array_equal(asked[:, 2], [special.table(0), special.table(1)])
     queries = setting.tokenizer.encode(["sony kdl40v2500", "bravia"], 10)
-    written = tasks.rewrite_sources(setting, rows, [0, 4], queries)
-    assert written.shape == (2, 40)
-    for row, query in zip(written, queries, strict=True):
+    written = tasks.rewrite_sources(setting, rows, [0, 4], queries, 2)
+    assert written.shape == (2, 2, 40)
+    np.testing.assert_array_equal(written[:, :, :2], [[[special.rewrite, special.level(m)] for m in range(2)]] * 2)
+    np.testing.assert_array_equal(written[:, 0, 2:], written[:, 1, 2:])
+    for (row, _), query in zip(written, queries, strict=True):
         sep = int(np.flatnonzero(row == special.sep)[0])
         after = row[sep + 1 :]
         np.testing.assert_array_equal(after[after > 0], query[query > 0])
