@@ -68,7 +68,7 @@ class Split:
     source: np.ndarray  # [n, M, S] int32
     subquery: np.ndarray  # [n, M, T] int32
     merits: np.ndarray  # [n, M, 3] float32, relevance, validity and gain of each
-    found: np.ndarray  # [n, M, depth] int32 records, -1 where there are fewer
+    found: np.ndarray  # [n, M, depth] int32 records found by the anchor's words and the subquery's, -1 where fewer
 
 
 def staff(
@@ -103,14 +103,12 @@ def split(team: Staff, anchors: Anchors, asked: Asked, key: jax.Array) -> Split:
     desk, agents, train = team.desk, team.agents, team.config.train
     if not train.rewrites:
         return unsplit(team, asked)
-    owner = desk.problem.anchor[anchors.row]
+    owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
     source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens, train.rewrites)
     small = quantization.quantize(team.params["rewriter"], agents.rewriter.bits)
     subquery = np.asarray(rewriter.rewrite(small, agents.rewriter, source, key, train.temperature).tokens)
-    found = np.stack(
-        [lexical(desk, words, desk.problem.table[anchors.row], team.depth) for words in np.swapaxes(subquery, 0, 1)],
-        axis=1,
-    )
+    each = np.swapaxes(subquery, 0, 1)
+    found = np.stack([lexical(desk, asked.source, searched, team.depth, beside=words) for words in each], axis=1)
     merit = merits(team, asked, subquery, found)
     heat = agents.ranker.temperature if train.temperature else 0.0
     ranked = ranker.rank_subqueries(team.params["ranker"], merit, jax.random.fold_in(key, 1), heat)
@@ -147,7 +145,7 @@ def unsplit(team: Staff, asked: Asked) -> Split:
 def lexical(
     desk: Desk, words: np.ndarray, searched: np.ndarray, k: int, beside: np.ndarray | None = None
 ) -> np.ndarray:
-    """What texts [n, T] find by their words, [n, k], and by those `beside` them [n, T']; an empty text finds nothing."""
+    """What texts [n, T] find, [n, k], by their words and those of what stands `beside` them, [n, T']."""
     texts = [desk.tokenizer.decode(row) for row in words]
     if beside is not None:
         texts = [f"{text} {desk.tokenizer.decode(row)}" for text, row in zip(texts, beside, strict=True)]

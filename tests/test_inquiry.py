@@ -87,16 +87,18 @@ def test_a_base_that_does_not_ask_finds_what_the_records_own_words_find(team: in
     assert (own.found >= 0).any()
 
 
-def test_what_the_query_says_counts_beside_the_anchors_own_words(team: inquiry.Staff, asked: inquiry.Asked) -> None:
+def test_what_is_asked_counts_beside_the_anchors_own_words(team: inquiry.Staff, asked: inquiry.Asked) -> None:
     """BM25 adds what each word tells, so the order is that of both texts' scores together."""
     desk, size = team.desk, team.desk.dataset.size
+    split = inquiry.split(team, desks.standing(desk, ROWS), asked, jax.random.key(1))
     for i, table in enumerate(desk.problem.table[ROWS].tolist()):
-        total = np.zeros(size)
-        for words in (asked.source[i], asked.query.tokens[i]):
-            (found,), (score,) = retrieval.search(desk.lexical, [desk.tokenizer.decode(words)], table, size)
-            np.add.at(total, found[found >= 0], score[found >= 0])
-        there = asked.found[i][asked.found[i] >= 0]
-        np.testing.assert_allclose(total[there], np.sort(total)[::-1][: len(there)], rtol=1e-5)
+        for words, best in ((asked.query.tokens, asked.found), (split.subquery[:, 1], split.found[:, 1])):
+            total = np.zeros(size)
+            for text in (asked.source[i], words[i]):
+                (found,), (score,) = retrieval.search(desk.lexical, [desk.tokenizer.decode(text)], table, size)
+                np.add.at(total, found[found >= 0], score[found >= 0])
+            there = best[i][best[i] >= 0]
+            np.testing.assert_allclose(total[there], np.sort(total)[::-1][: len(there)], rtol=1e-5)
 
 
 def test_subqueries_stand_in_the_order_of_their_merits(team: inquiry.Staff, asked: inquiry.Asked) -> None:

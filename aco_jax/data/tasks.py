@@ -8,8 +8,9 @@
 
 A query holds the most telling words that the anchor has in common with its partner, the one that it has by the tables
 alone, or a second wording of it where it has none: model codes first, then by inverse document frequency in the table
-to search (Sparck Jones 1972), in the order of the record. A subquery holds those of one kind. What stands before <sep> are the guardrails: the table to
-search, the least relevance of an answer in eighths, the attributes spoken of.
+to search (Sparck Jones 1972), in the order of the record. A subquery holds those of one kind. What stands before <sep>
+in a query are the guardrails: the table to search, the least relevance of an answer in eighths, the attributes spoken
+of.
 """
 
 from __future__ import annotations
