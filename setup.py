@@ -47,6 +47,7 @@ setup(
         "test": [
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
+            "filelock>=3.16,<5",
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<3",
             "hypothesis>=6.140,<7",

@@ -6,7 +6,7 @@ Each W is a finished run of experiments/aco.py. On planted anchors that it did n
 first ten answers to any subquery, and the mean reciprocal rank of the partner where candidates are ordered by how
 likely the query is given each of them. In the run's own tables, scored by evaluate.py: the share of the labelled pairs
 among the first and the first ten answers, and their mean reciprocal rank (0 beyond the tenth), of the record's own
-words, of the query's, of query and subqueries fused, and of all that is found, in the order of reading and of judging.
+words, of the query beside these, of query and subqueries fused, and of all that is found, as it is read and as judged.
 """
 
 from __future__ import annotations

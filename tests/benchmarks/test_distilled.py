@@ -13,8 +13,6 @@ from aco_jax import train as training
 from aco_jax.settings import TrainConfig
 from benchmarks import distilled as benchmark
 
-pytestmark = pytest.mark.xdist_group("finished")  # one run for all
-
 
 @pytest.fixture(scope="module", name="opened")
 def fixture_opened(finished: Path) -> tuple[inquiry.Staff, training.Run]:

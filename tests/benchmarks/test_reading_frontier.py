@@ -8,8 +8,6 @@ import pytest
 
 from benchmarks import reading_frontier as benchmark
 
-pytestmark = pytest.mark.xdist_group("finished")  # one run for all
-
 
 @pytest.mark.slow
 def test_who_reads_further_reads_more(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

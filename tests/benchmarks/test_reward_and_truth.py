@@ -10,8 +10,6 @@ from aco_jax import answer, configuration
 from aco_jax.settings import TrainConfig
 from benchmarks import reward_and_truth as benchmark
 
-pytestmark = pytest.mark.xdist_group("finished")  # one run for all
-
 
 def test_correlations_are_of_ranks() -> None:
     truth = [0.1, 0.2, 0.9, 0.95]
