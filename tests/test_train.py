@@ -247,6 +247,7 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
         assert different == {own}
 
 
+@pytest.mark.slow
 def test_the_actor_waits_for_the_reward_model(parts: Parts) -> None:
     """Until the warm-up is over everybody else learns; then what was rewarded before is forgotten."""
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
@@ -291,6 +292,7 @@ def test_targets_of_several_steps_change_the_critic_alone(
     assert set(np.unique(held.discount_t).tolist()) <= {0.0, np.float32(config.environment.discount)}
 
 
+@pytest.mark.slow
 def test_hollow_responses_move_the_reward_model_alone(parts: Parts) -> None:
     state = dataclasses.replace(jax.tree.map(lambda x: x[0], parts.state), key=jax.random.key(0))
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
