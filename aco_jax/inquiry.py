@@ -1,7 +1,9 @@
 """What the language models do on the host's behalf: ask, split, find, read, and give reasons.
 
-    anchor -> base -> query -> rewriter, int8 -> subqueries -> ranker's order -> what each finds by its words
+    anchor -> base -> query -> rewriter, int8 -> subqueries -> ranker's order -> what each finds
     anchor -> base's encoder -> what lies nearest
+
+Queries and subqueries are searched for beside the anchor's own words.
 
 All arrays go through in chunks of one size, so that nothing is compiled twice.
 """

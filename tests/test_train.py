@@ -171,6 +171,7 @@ def test_planted_answers_are_known(parts: Parts) -> None:
     assert (batch.missed[~batch.belief.planted] == 0).all()
     # A query is measured by what the records' own words find; without an answer, by whether it finds anything.
     assert (np.abs(batch.lost) <= 1).all()
+    assert batch.lost[batch.belief.planted].any()
     assert set(batch.lost[~batch.belief.planted].tolist()) <= {0.0, 1.0}
 
 
