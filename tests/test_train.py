@@ -37,12 +37,16 @@ SAME = records.SAME
 
 
 @pytest.fixture(scope="module")
-def finished(shops: Path, tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def patient(tiny: TrainConfig) -> TrainConfig:
+    """As many steps of the judge as so few records take before anything is stated."""
+    return dataclasses.replace(tiny, agents=dataclasses.replace(tiny.agents, judge_steps=100))
+
+
+@pytest.fixture(scope="module")
+def finished(patient: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     workdir = tmp_path_factory.mktemp("whole")
-    config = tiny
-    dataset = configuration.open_run(config, workdir)
-    _, desk = train.train(config, dataset, workdir)
+    _, desk = train.train(patient, configuration.open_run(patient, workdir), workdir)
     answer.finish(workdir, desk)
     return workdir
 
@@ -64,7 +68,7 @@ def as_arrays(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 @pytest.mark.slow
 def test_stopping_and_going_on_without_gold_gives_the_same_bits(
-    shops: Path, tiny: TrainConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shops: Path, patient: TrainConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after the supervised round and again after a round of the loop, with the gold files gone."""
     bare = tmp_path / "bare"
@@ -72,7 +76,7 @@ def test_stopping_and_going_on_without_gold_gives_the_same_bits(
     for path in shops.glob("*.csv"):
         if path.stem not in ("matches", "valid", "train", "test"):
             (bare / path.name).write_bytes(path.read_bytes())
-    config, dataset = tiny, records.read_folder(bare, relations=SAME)
+    config, dataset = patient, records.read_folder(bare, relations=SAME)
     whole = records.read_folder(shops, relations=SAME)
     assert dataset.fingerprint == whole.fingerprint
     save, workdir = checkpoints.save, tmp_path / "stopped"
