@@ -95,3 +95,20 @@ def test_what_stands_in_wrong_columns_is_compared_in_its_own(tiny: TrainConfig, 
 
     assert in_place(desk.dataset) > 2 * in_place(mixed)
     assert [desk.setting.dataset.row(r) for r in range(3)] == [desk.dataset.row(r) for r in range(3)]
+
+
+def test_words_of_another_language_are_compared_as_the_first_tables_and_shown_as_they_were(tiny: TrainConfig) -> None:
+    rng = np.random.default_rng(0)
+    words = {f"own{a}{b}": f"{b}{a}foreign" for a in "abcde" for b in "abcd"}
+    said = [rng.choice(list(words), 4, replace=False).tolist() for _ in range(60)]
+    frames = {
+        name: pd.DataFrame({"id": range(60), "title": [f"{' '.join(text)} no {i}" for i, text in enumerate(rows)]})
+        for name, rows in {"a": said, "b": [[words[word] for word in text] for text in said]}.items()
+    }
+    dataset = records.from_frames({name: frame.astype(str) for name, frame in frames.items()})
+    opened = desks.open_desk(tiny, dataset)
+    assert opened.original is dataset
+    assert [opened.dataset.text(60 + i) for i in range(60)] == [dataset.text(i) for i in range(60)]
+    assert opened.dataset.fingerprint == dataset.fingerprint
+    (note,) = opened.notes
+    assert note.startswith("20 words of b were read as words of a to be compared: ")
