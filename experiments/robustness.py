@@ -31,8 +31,8 @@ MOST = 4  # times a record is said
 MISPLACED = 0.5  # share of values
 STRENGTH = 0.5  # of the copies' rewording
 KEPT, SYNONYMS = 0.1, 0.3  # shares of the words that another language keeps, and for which it has two
-_WORD = re.compile(r"(?<!\w)[^\W\d_]+(?!\w)")
-LETTERS = ("bdfgklmnprstvz", "aeiou")
+_LETTERS, _DIGIT = re.compile(r"[^\W\d_]+"), re.compile(r"\d")
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,18 @@ def foreign(folder: Folder, rng: np.random.Generator) -> Folder:
             forms[word] = [_made_up(rng) for _ in range(count)] or [word]
         return str(rng.choice(forms[word]))
 
+    def said(text: str) -> str:
+        parts = text.split()
+        return " ".join(part if _DIGIT.search(part) else _LETTERS.sub(spoken, part) for part in parts)
+
     right = folder.right.copy()
     for name in right.columns.drop("id"):
-        right[name] = [_WORD.sub(spoken, text) for text in right[name]]
+        right[name] = [said(text) for text in right[name]]
     return Folder(folder.left, right, folder.gold)
 
 
 def _made_up(rng: np.random.Generator) -> str:
-    return "".join(str(rng.choice(list(LETTERS[n % 2]))) for n in range(2 * int(rng.integers(2, 5))))
+    return "".join(str(rng.choice(list((CONSONANTS, VOWELS)[n % 2]))) for n in range(2 * int(rng.integers(2, 5))))
 
 
 def _moved(folder: Folder, rng: np.random.Generator, to: Callable[[list[str]], str]) -> Folder:

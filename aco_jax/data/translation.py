@@ -1,15 +1,17 @@
 """Words of a table in another language, read as the words of the first table that they stand for.
 
 Records that are each other's best by what both say, codes, numbers and some names, often say one thing in two
-languages. Words that are together in such pairs more often than by chance stand for one another: by the likelihood
-ratio of Dunning 1993, Accurate Methods for the Statistics of Surprise and Coincidence, the surest first, none a second
-time (competitive linking; Melamed 2000, Models of Translational Equivalence among Words). Then more is said in common,
-which finds better pairs.
+languages. Words that are together in such pairs more often than by chance may stand for one another (the likelihood
+ratio of Dunning 1993, Accurate Methods for the Statistics of Surprise and Coincidence). In each pair the surest are
+linked first, none a second time, and how often words are linked where both are says again how sure that is: else what
+often stands beside a word would be taken for it (competitive linking; Melamed 2000, Models of Translational Equivalence
+among Words, method B). Then more is said in common, which finds better pairs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,7 +26,10 @@ from aco_jax.data.wording import plain
 COMMON = 0.4  # share of the words said in a table that the other knows too, under which languages differ
 CHANCE = 15.1  # likelihood ratio that one pair of words in ten thousand has by chance
 FORMS = 2  # words of the other language that stand for one word
-LENGTH = 64  # different words of a record that are looked at
+LENGTH = 24  # different words of a record that are looked at
+LEAST = 2  # pairs in which a word stands for another
+LINKED = (0.8, 0.02)  # share of the pairs with both words that link them, if one stands for the other and if not
+COUNTS = 3  # of such links in the pairs
 PAIRS = 5000  # of records that are learned from: the most alike
 ROUNDS = 12  # at most
 SETTLED = 0.01  # share of the other language's words that stand for another one in the last round
@@ -107,19 +112,49 @@ def _links(
     left, right = _pairs(own, sp.csr_matrix((foreign @ reading).minimum(1)))
     theirs = foreign[right]
     ours = own[left] - own[left].multiply(theirs)  # what both say needs no other word
-    x, y = (
-        sp.csr_matrix(part @ sp.diags(kept.astype(np.float32))) for part, kept in ((ours, letters), (theirs, unknown))
-    )
-    together = sp.coo_matrix(x.T @ y)
-    together.eliminate_zeros()
-    ratio = likelihood_ratio(together.data, _column_sums(x)[together.row], _column_sums(y)[together.col], len(left))
-    found, uses = np.arange(size), np.zeros(size, int)
-    sure = np.flatnonzero(ratio > CHANCE)
-    for link in sure[np.argsort(-ratio[sure], kind="stable")].tolist():
-        word, other = int(together.row[link]), int(together.col[link])
-        if found[other] == other and uses[word] < FORMS:
-            found[other], uses[word] = word, uses[word] + 1
+    x, y = _columns(ours, letters), _columns(theirs, unknown)
+    pair, first, second = _together(x, y)
+    code, number, both = np.unique(first * size + second, return_inverse=True, return_counts=True)
+    word, other = code // size, code % size
+    score = likelihood_ratio(both, _column_sums(x)[word], _column_sums(y)[other], len(left))
+    unlikely = score > CHANCE
+    kept = unlikely[number]
+    pair, number, count = pair[kept], number[kept], np.zeros(len(code))
+    linked, apart = np.log(LINKED[0] / LINKED[1]), np.log((1 - LINKED[0]) / (1 - LINKED[1]))
+    for _ in range(COUNTS):
+        chosen = _surest_first(pair, word[number], other[number], score[number], 1)
+        count = np.bincount(number[chosen], minlength=len(code))
+        score = count * linked + (both - count) * apart
+    likely = np.flatnonzero(unlikely & (score > 0) & (count >= LEAST))
+    chosen = likely[_surest_first(np.zeros(len(likely), int), word[likely], other[likely], score[likely], FORMS)]
+    found = np.arange(size)
+    found[other[chosen]] = word[chosen]
     return found
+
+
+def _together(x: sp.csr_matrix, y: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every word of x with every word of y in the same row: rows, words and words, int64."""
+    lengths = np.diff(x.indptr), np.diff(y.indptr)
+    count = (lengths[0] * lengths[1]).astype(np.int64)
+    row = np.repeat(np.arange(len(count)), count)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    first, second = within // lengths[1][row], within % lengths[1][row]
+    return row, x.indices[x.indptr[row] + first].astype(np.int64), y.indices[y.indptr[row] + second].astype(np.int64)
+
+
+def _surest_first(group: np.ndarray, word: np.ndarray, other: np.ndarray, score: np.ndarray, forms: int) -> np.ndarray:
+    """Links [n] that are chosen of each group, no `other` twice and no `word` more than `forms` times."""
+    chosen, used = [], set()
+    uses: Counter[tuple[int, int]] = Counter()
+    order = np.argsort(-score, kind="stable")
+    for link, where, mine, theirs in zip(
+        *(each[order].tolist() for each in (np.arange(len(score)), group, word, other)), strict=True
+    ):
+        if (where, theirs) not in used and uses[where, mine] < forms:
+            chosen.append(link)
+            used.add((where, theirs))
+            uses[where, mine] += 1
+    return np.array(chosen, int)
 
 
 def _pairs(own: sp.csr_matrix, other: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -139,6 +174,12 @@ def _matrix(rows: Sequence[Sequence[int]], size: int) -> sp.csr_matrix:
     ends = np.cumsum([0, *map(len, rows)])
     columns = np.fromiter((word for row in rows for word in row), np.int32, ends[-1])
     return sp.csr_matrix((np.ones(len(columns), np.float32), columns, ends), (len(rows), size))
+
+
+def _columns(matrix: sp.spmatrix, kept: np.ndarray) -> sp.csr_matrix:
+    found = sp.csr_matrix(matrix @ sp.diags(kept.astype(np.float32)))
+    found.eliminate_zeros()
+    return found
 
 
 def _unit(matrix: sp.spmatrix) -> sp.csr_matrix:
