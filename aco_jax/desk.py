@@ -45,6 +45,10 @@ class Desk:
     facts: np.ndarray  # [V] bool
     trunk: Params | None = None  # what several agents have adapters of
 
+    def beginning(self, seed: int) -> supervision.State:
+        """What is believed first: all mutual best pairs where words had to be learned, which alone makes them few."""
+        return supervision.init(self.problem, seed, _beginning(self.words))
+
 
 @dataclass(frozen=True)
 class Anchors:
@@ -93,7 +97,7 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
             index=index,
             lexical=lexical,
             problem=problem,
-            settled=np.asarray(supervision.init(problem, 0).target),
+            settled=np.asarray(supervision.init(problem, 0, _beginning(words)).target),
             texts=tasks.encode(setting, rows, records, sizes.text_length),
             asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
             facts=tasks.fact_tokens(tokenizer),
@@ -101,6 +105,10 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
         )
         bar.update()
     return desk
+
+
+def _beginning(words: Sequence[translation.Words]) -> supervision.Config:
+    return supervision.ALL_MUTUAL if any(words) else supervision.Config()
 
 
 def _moved(before: Dataset, after: Dataset) -> list[str]:

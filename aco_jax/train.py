@@ -150,7 +150,7 @@ def start(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk) -
         state = stages.begun(state, params)
     return Run(
         state=state,
-        believed=supervision.init(desk.problem, config.seed),
+        believed=desk.beginning(config.seed),
         logits=np.zeros(desk.problem.record.shape, np.float32),
     )
 
