@@ -117,15 +117,15 @@ def _links(
     code, number, both = np.unique(first * size + second, return_inverse=True, return_counts=True)
     word, other = code // size, code % size
     score = likelihood_ratio(both, _column_sums(x)[word], _column_sums(y)[other], len(left))
-    unlikely = score > CHANCE
-    kept = unlikely[number]
-    pair, number, count = pair[kept], number[kept], np.zeros(len(code))
+    surprising = score > CHANCE
+    kept = surprising[number]
+    pair, number, count = pair[kept], number[kept], np.zeros(len(code), np.int64)
     linked, apart = np.log(LINKED[0] / LINKED[1]), np.log((1 - LINKED[0]) / (1 - LINKED[1]))
     for _ in range(COUNTS):
         chosen = _surest_first(pair, word[number], other[number], score[number], 1)
-        count = np.bincount(number[chosen], minlength=len(code))
+        count = np.bincount(number[chosen], minlength=len(code)).astype(np.int64)
         score = count * linked + (both - count) * apart
-    likely = np.flatnonzero(unlikely & (score > 0) & (count >= LEAST))
+    likely = np.flatnonzero(surprising & (score > 0) & (count >= LEAST))
     chosen = likely[_surest_first(np.zeros(len(likely), int), word[likely], other[likely], score[likely], FORMS)]
     found = np.arange(size)
     found[other[chosen]] = word[chosen]
