@@ -245,8 +245,8 @@ def examples(
     _, reasons = inquiry.reasons(agents, params, ours, theirs, jax.random.key(0), 0.0)
     return [
         {
-            "left": dataset.text(int(a)),
-            "right": dataset.text(int(b)),
+            "left": desk.original.text(int(a)),
+            "right": desk.original.text(int(b)),
             "relation": row[4],
             "probability": row[5],
             "reason": desk.tokenizer.decode(np.asarray(reason)),

@@ -31,7 +31,7 @@ import numpy as np
 from aco_jax import answer, configuration, inquiry, learner_state
 from aco_jax import train as training
 from aco_jax.agents import rewriter
-from aco_jax.data import retrieval, tasks
+from aco_jax.data import retrieval, tasks, translation
 from aco_jax.data.records import InputError
 from aco_jax.desk import Desk
 from aco_jax.models import quantization
@@ -76,17 +76,19 @@ def reply(
     desk: Desk, config: TrainConfig, agents: learner_state.Config, params: dict[str, Params], request: str, k: int
 ) -> Reply:
     """At most k answers to a request. Raises InputError where the tables hold none of its words."""
-    depth = max(k, config.train.candidates)
-    if len(search(desk, [request], depth)[0]) == 0:
+    depth, asked = max(k, config.train.candidates), request
+    for words in filter(None, desk.words):
+        asked = translation.put(asked, words)
+    if len(search(desk, [asked], depth)[0]) == 0:
         raise InputError(f"--request: {request!r} has no word of the tables, expected at least one")
-    subqueries = split(desk, agents, params["rewriter"], request, config.train.rewrites)
-    record, score = search(desk, [request, *subqueries], depth)
-    reading = read(desk, agents, params["ranker"]["reader"], request, record)
+    subqueries = split(desk, agents, params["rewriter"], asked, config.train.rewrites)
+    record, score = search(desk, [asked, *subqueries], depth)
+    reading = read(desk, agents, params["ranker"]["reader"], asked, record)
     best = np.lexsort((-reading, -score))[:k]
     record, score, reading = record[best], score[best], reading[best]
-    reasons = explain(desk, agents, params["actor"], request, record)
+    reasons = explain(desk, agents, params["actor"], asked, record)
     answers = tuple(
-        Answer(*desk.dataset.key(r), desk.dataset.text(r), s, nats, reason)
+        Answer(*desk.dataset.key(r), desk.original.text(r), s, nats, reason)
         for r, s, nats, reason in zip(record.tolist(), score.tolist(), reading.tolist(), reasons, strict=True)
     )
     return Reply(request, subqueries, answers)

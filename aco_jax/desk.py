@@ -14,7 +14,7 @@ import numpy as np
 
 from aco_jax import beginnings, learner, play, pretraining, progress, supervision
 from aco_jax.agents import base, ranker, rewriter
-from aco_jax.data import columns, descriptions, listing, noise, retrieval, tasks, tokens
+from aco_jax.data import columns, descriptions, listing, noise, retrieval, tasks, tokens, translation
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
@@ -22,6 +22,7 @@ from aco_jax.types import Params
 
 LESSONS, ANCHORS, KEYS, UNSEEN = 1, 2, 3, 4  # stages of the host's randomness
 HELD = 0.1  # share of the records that no lesson is made of
+EXAMPLES = 5  # words that a note shows
 REWORDED = (0.02, 0.2)  # from how little to how much of a record its copy says in other words
 
 
@@ -29,7 +30,10 @@ REWORDED = (0.02, 0.2)  # from how little to how much of a record its copy says 
 class Desk:
     """All that is fitted to the tables once, and never by a gradient."""
 
-    dataset: Dataset
+    dataset: Dataset  # as it is compared and learned from
+    original: Dataset  # as it was read: for people
+    words: tuple[translation.Words, ...]  # of each table, read as words of the first
+    notes: tuple[str, ...]  # what was done before anything was compared
     tokenizer: Tokenizer
     setting: tasks.Setting
     index: descriptions.Index
@@ -40,6 +44,10 @@ class Desk:
     asks: np.ndarray  # [N, S] int32, records as base and reader read them
     facts: np.ndarray  # [V] bool
     trunk: Params | None = None  # what several agents have adapters of
+
+    def beginning(self, seed: int) -> supervision.State:
+        """What is believed first: all mutual best pairs where words had to be learned, which alone makes them few."""
+        return supervision.init(self.problem, seed, _beginning(self.words))
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,11 @@ class Anchors:
 def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
     """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
     sizes = config.model
-    with progress.bar(7, "tables", stays=False) as bar:
-        dataset = columns.restored(dataset)
+    with progress.bar(8, "tables", stays=False) as bar:
+        original, ordered = dataset, columns.restored(dataset)
+        bar.update()
+        words = translation.learn(ordered)
+        dataset = translation.read(ordered, words)
         bar.update()
         tokenizer = tokenizer or beginnings.tokenizer(sizes.base, sizes.trunk)
         if tokenizer is None:
@@ -78,12 +89,15 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
         rows = [dataset.row(r) for r in records]
         desk = Desk(
             dataset=dataset,
+            original=original,
+            words=words,
+            notes=(*_moved(original, ordered), *_translated(dataset, words)),
             tokenizer=setting.tokenizer,
             setting=setting,
             index=index,
             lexical=lexical,
             problem=problem,
-            settled=np.asarray(supervision.init(problem, 0).target),
+            settled=np.asarray(supervision.init(problem, 0, _beginning(words)).target),
             texts=tasks.encode(setting, rows, records, sizes.text_length),
             asks=tasks.ask_sources(setting, rows, records, [1] * dataset.size),
             facts=tasks.fact_tokens(tokenizer),
@@ -91,6 +105,26 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
         )
         bar.update()
     return desk
+
+
+def _beginning(words: Sequence[translation.Words]) -> supervision.Config:
+    return supervision.ALL_MUTUAL if any(words) else supervision.Config()
+
+
+def _moved(before: Dataset, after: Dataset) -> list[str]:
+    if not (moved := columns.changed(before, after)):
+        return []
+    return [f"{moved} of {after.size} records had values in wrong columns, which were put back to be compared."]
+
+
+def _translated(dataset: Dataset, words: Sequence[translation.Words]) -> list[str]:
+    first, *others = (table.name for table in dataset.tables)
+    found = []
+    for name, known in zip(others, words[1:], strict=True):
+        if known:
+            examples = ", ".join(f"{word} as {meant}" for word, meant in list(known.items())[:EXAMPLES])
+            found.append(f"{len(known)} words of {name} were read as words of {first} to be compared: {examples}.")
+    return found
 
 
 def tables(desk: Desk) -> learner.Tables:

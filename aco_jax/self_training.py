@@ -21,7 +21,6 @@ from aco_jax.types import Params
 
 ROUNDS = 4  # more decay
 DEFAULTS = supervision.Config()
-ALL_MUTUAL = supervision.Config(few=0.0)  # under which all mutual best pairs are believed first, and all count
 
 
 class Trained(NamedTuple):
@@ -82,11 +81,13 @@ def run(
     def repeated(every: supervision.State) -> bool:
         proposed = supervision.propose(problem, every)
         judge_of_all = taught(every, proposed, proposed, 0)
-        tried = supervision.update(problem, every, judge_of_all.logits, ALL_MUTUAL, checked=judge_of_all.checked)
+        tried = supervision.update(
+            problem, every, judge_of_all.logits, supervision.ALL_MUTUAL, checked=judge_of_all.checked
+        )
         return repeating(tried, halves, of_themselves(judge_of_all.params))
 
     if rounds and seldom_mutual(believed):
-        every = supervision.init(problem, seed, ALL_MUTUAL)
+        every = supervision.init(problem, seed, supervision.ALL_MUTUAL)
         if repeated(every):
             believed = dataclasses.replace(every, many=np.bool_(True))
     params, kept, metrics = judge.init(jax.random.key(seed), settings), believed.fold, {}

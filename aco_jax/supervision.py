@@ -58,6 +58,9 @@ class Config:
     competing: competition.Config = dataclasses.field(default_factory=competition.Config)
 
 
+ALL_MUTUAL = Config(few=0.0)  # under which all mutual best pairs are believed first, and all count
+
+
 @struct.dataclass
 class State:
     """What is believed now.

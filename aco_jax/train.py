@@ -38,7 +38,7 @@ from aco_jax import (
     transitions,
 )
 from aco_jax import desk as desks
-from aco_jax.data import columns, listing, tokens
+from aco_jax.data import listing, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.models import judge
 from aco_jax.settings import TrainConfig, learner_config
@@ -150,7 +150,7 @@ def start(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk) -
         state = stages.begun(state, params)
     return Run(
         state=state,
-        believed=supervision.init(desk.problem, config.seed),
+        believed=desk.beginning(config.seed),
         logits=np.zeros(desk.problem.record.shape, np.float32),
     )
 
@@ -258,11 +258,7 @@ def summarise(
 ) -> Summary:
     """What summary.json holds."""
     used = visits(run.state, agents)
-    found: list[str] = []
-    if moved := columns.changed(dataset, desk.dataset):
-        found.append(
-            f"{moved} of {dataset.size} records had values in wrong columns, which were put back to be compared."
-        )
+    found = list(desk.notes)
     if int(run.state.merges[0]) > 1:
         found += notes(used, agents.environment.bins.state_count)
     return {

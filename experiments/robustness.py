@@ -10,6 +10,7 @@ on 2 cores instead of five.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ REPEATED, REMOVED, LOST = 0.2, 1 / 3, 0.9  # shares of the right table's records
 MOST = 4  # times a record is said
 MISPLACED = 0.5  # share of values
 STRENGTH = 0.5  # of the copies' rewording
+KEPT, SYNONYMS = 0.1, 0.3  # shares of the words that another language keeps, and for which it has two
+_LETTERS, _DIGIT = re.compile(r"[^\W\d_]+"), re.compile(r"\d")
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,31 @@ def titles(folder: Folder, rng: np.random.Generator) -> Folder:
     return Folder(left, right, folder.gold)
 
 
+def foreign(folder: Folder, rng: np.random.Generator) -> Folder:
+    """The right table is in another language, made up word by word; numbers, codes and some names are kept."""
+    forms: dict[str, list[str]] = {}
+
+    def spoken(found: re.Match[str]) -> str:
+        word = found.group().lower()
+        if word not in forms:
+            count = 0 if rng.random() < KEPT else 1 + int(rng.random() < SYNONYMS)
+            forms[word] = [_made_up(rng) for _ in range(count)] or [word]
+        return str(rng.choice(forms[word]))
+
+    def said(text: str) -> str:
+        parts = text.split()
+        return " ".join(part if _DIGIT.search(part) else _LETTERS.sub(spoken, part) for part in parts)
+
+    right = folder.right.copy()
+    for name in right.columns.drop("id"):
+        right[name] = [said(text) for text in right[name]]
+    return Folder(folder.left, right, folder.gold)
+
+
+def _made_up(rng: np.random.Generator) -> str:
+    return "".join(str(rng.choice(list((CONSONANTS, VOWELS)[n % 2]))) for n in range(2 * int(rng.integers(2, 5))))
+
+
 def _moved(folder: Folder, rng: np.random.Generator, to: Callable[[list[str]], str]) -> Folder:
     def move(table: pd.DataFrame) -> pd.DataFrame:
         columns = [name for name in table.columns if name != "id"]
@@ -136,7 +165,8 @@ def _left_with(folder: Folder, right: pd.DataFrame) -> Folder:
 
 
 CHANGES: dict[str, Callable[[Folder, np.random.Generator], Folder]] = {
-    change.__name__: change for change in (same, swapped, repeated, many, thinned, few, misplaced, gathered, titles)
+    change.__name__: change
+    for change in (same, swapped, repeated, many, thinned, few, misplaced, gathered, titles, foreign)
 }
 
 

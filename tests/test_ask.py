@@ -123,6 +123,16 @@ def test_score_is_the_fusion_of_all_texts_in_all_tables(parts: Parts) -> None:
     assert max(expected.values()) <= found.answers[-1].score * (1 + 1e-5)
 
 
+def test_a_request_may_be_in_a_tables_own_language(parts: Parts) -> None:
+    """Its words are read as those of the first table that they stand for."""
+    request = parts.rare_words(9)
+    foreign = {f"{word[::-1]}zz": word for word in words_of(request)}
+    desk = dataclasses.replace(parts.desk, words=({}, foreign))
+    found = ask.reply(desk, parts.config, parts.agents, parts.params, " ".join(foreign), 5)
+    assert found.request == " ".join(foreign)
+    assert found.answers == parts.reply(" ".join(foreign.values()), 5).answers
+
+
 def test_a_text_counts_once(parts: Parts) -> None:
     request = parts.rare_words(9)
     chex.assert_trees_all_equal(

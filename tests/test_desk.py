@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import chex
 import numpy as np
 import pandas as pd
 import pytest
 
 from aco_jax import desk as desks
-from aco_jax import supervision, train
-from aco_jax.data import records
+from aco_jax import self_training, supervision, train
+from aco_jax.data import catalogue, records
 from aco_jax.settings import TrainConfig
 
 
@@ -95,3 +96,34 @@ def test_what_stands_in_wrong_columns_is_compared_in_its_own(tiny: TrainConfig, 
 
     assert in_place(desk.dataset) > 2 * in_place(mixed)
     assert [desk.setting.dataset.row(r) for r in range(3)] == [desk.dataset.row(r) for r in range(3)]
+
+
+def test_words_of_another_language_are_compared_as_the_first_tables_and_shown_as_they_were(tiny: TrainConfig) -> None:
+    rng = np.random.default_rng(0)
+    words = {f"own{a}{b}": f"{b}{a}foreign" for a in "abcde" for b in "abcd"}
+    said = [rng.choice(list(words), 4, replace=False).tolist() for _ in range(60)]
+    frames = {
+        name: pd.DataFrame({"id": range(60), "title": [f"{' '.join(text)} no {i}" for i, text in enumerate(rows)]})
+        for name, rows in {"a": said, "b": [[words[word] for word in text] for text in said]}.items()
+    }
+    dataset = records.from_frames({name: frame.astype(str) for name, frame in frames.items()})
+    opened = desks.open_desk(tiny, dataset)
+    assert opened.original is dataset
+    assert [opened.dataset.text(60 + i) for i in range(60)] == [dataset.text(i) for i in range(60)]
+    assert opened.dataset.fingerprint == dataset.fingerprint
+    (note,) = opened.notes
+    assert note.startswith("20 words of b were read as words of a to be compared: ")
+
+
+def test_where_words_had_to_be_learned_all_mutual_pairs_are_believed_first(tiny: TrainConfig) -> None:
+    """They are few for want of words in common; else few of them say that partners are few."""
+    dataset = catalogue.generate(0, shops=2, size=400, difficulty=0.8).dataset
+    parts = zip(dataset.tables, (slice(80), slice(-200, None)), strict=True)
+    tables = (dataclasses.replace(table, ids=table.ids[part], cells=table.cells[part]) for table, part in parts)
+    desk = desks.open_desk(tiny, records.Dataset(tuple(tables), dataset.relations))
+    learned = dataclasses.replace(desk, words=({}, {"word": "other"}))
+    chex.assert_trees_all_equal(desk.beginning(0), supervision.init(desk.problem, 0))
+    chex.assert_trees_all_equal(learned.beginning(0), supervision.init(desk.problem, 0, supervision.ALL_MUTUAL))
+    assert self_training.seldom_mutual(desk.beginning(0))
+    believed = [int((state.beginning(0).weight > 0).sum()) for state in (desk, learned)]
+    assert believed[0] < believed[1]

@@ -77,6 +77,12 @@ def test_what_each_change_does(folder: robustness.Folder) -> None:
     stays = behind["price"] != ""
     assert (behind["title"] == folder.right["title"])[stays].all()
     assert list(made("titles").left.columns) == ["id", "title"]
+    spoken = made("foreign").right
+    assert spoken["price"].equals(folder.right["price"])
+    said = [text.split() for text in spoken["title"] if text]
+    assert [words[-1] for words in said] == [str(i) for i in range(12) if i != 3]
+    assert not {words[0] for words in said} & {"desk", "lamp"}
+    assert made("foreign").left is folder.left
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_signs_are_needed_of_every_table(repeated: Case) -> None:
 
 def test_a_partner_said_again_is_hidden_with_it_and_is_no_lesson_of_its_own(repeated: Case) -> None:
     problem, _, about = repeated
-    once = supervision.init(problem, 0, self_training.ALL_MUTUAL)
+    once = supervision.init(problem, 0, supervision.ALL_MUTUAL)
     rows = np.flatnonzero(once.weight > 0)
     same = (about[problem.record[rows]] == about[problem.anchor[rows]][:, None]) & (problem.record[rows] >= 0)
     counts = []
