@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +27,7 @@ from aco_jax.data.wording import plain
 COMMON = 0.4  # share of the words said in a table that the other knows too, under which languages differ
 CHANCE = 15.1  # likelihood ratio that one pair of words in ten thousand has by chance
 FORMS = 2  # words of the other language that stand for one word
-LENGTH = 24  # different words of a record that are looked at
+LENGTH = 24  # different words of a record that may stand for another or for which others may: the first
 LEAST = 2  # pairs in which a word stands for another
 LINKED = (0.8, 0.02)  # share of the pairs with both words that link them, if one stands for the other and if not
 COUNTS = 3  # of such links in the pairs
@@ -35,6 +36,13 @@ ROUNDS = 12  # at most
 SETTLED = 0.01  # share of the other language's words that stand for another one in the last round
 
 Words = Mapping[str, str]  # word of a table -> word of the first table
+
+
+class _Side(NamedTuple):
+    """Which of V words each record of a table says, [n, V] of 0 and 1, and which of them first."""
+
+    words: sp.csr_matrix
+    first: sp.csr_matrix
 
 
 def learn(dataset: Dataset) -> tuple[Words, ...]:
@@ -72,7 +80,7 @@ def likelihood_ratio(both: np.ndarray, left: np.ndarray, right: np.ndarray, tota
 def _said(table: Table) -> list[list[str]]:
     """The different words of each record."""
     texts = (plain(" ".join(cells)) for cells in table.cells)
-    return [list(dict.fromkeys(WORD.findall(text)))[:LENGTH] for text in texts]
+    return [list(dict.fromkeys(WORD.findall(text))) for text in texts]
 
 
 def _read(table: Table, words: Words) -> Table:
@@ -85,10 +93,10 @@ def _read(table: Table, words: Words) -> Table:
 def _stand_for(first: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> dict[str, str]:
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys(word for row in (*first, *other) for word in row))}
     own, foreign = (
-        _matrix([[vocabulary[word] for word in row] for row in rows], len(vocabulary)) for rows in (first, other)
+        _side([[vocabulary[word] for word in row] for row in rows], len(vocabulary)) for rows in (first, other)
     )
     letters = np.array([word.isalpha() for word in vocabulary], bool)
-    said = [_column_sums(matrix) * letters for matrix in (own, foreign)]
+    said = [_column_sums(side.words) * letters for side in (own, foreign)]
     common = [float(mine[theirs > 0].sum() / max(mine.sum(), 1.0)) for mine, theirs in (said, said[::-1])]
     unknown = letters & (said[0] == 0)
     if max(common) >= COMMON or not unknown.any():
@@ -103,16 +111,13 @@ def _stand_for(first: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -
     return {names[word]: names[stands[word]] for word in often.tolist()}
 
 
-def _links(
-    own: sp.csr_matrix, foreign: sp.csr_matrix, stands: np.ndarray, unknown: np.ndarray, letters: np.ndarray
-) -> np.ndarray:
+def _links(own: _Side, foreign: _Side, stands: np.ndarray, unknown: np.ndarray, letters: np.ndarray) -> np.ndarray:
     """What each word [V] stands for, itself if nothing else, by the pairs that `stands` [V] as it was brings."""
     size = len(stands)
     reading = sp.csr_matrix((np.ones(size, np.float32), (np.arange(size), stands)), (size, size))
-    left, right = _pairs(own, sp.csr_matrix((foreign @ reading).minimum(1)))
-    theirs = foreign[right]
-    ours = own[left] - own[left].multiply(theirs)  # what both say needs no other word
-    x, y = _columns(ours, letters), _columns(theirs, unknown)
+    left, right = _pairs(own.words, sp.csr_matrix((foreign.words @ reading).minimum(1)))
+    ours = own.first[left] - own.first[left].multiply(foreign.words[right])  # what both say needs no other word
+    x, y = _columns(ours, letters), _columns(foreign.first[right], unknown)
     pair, first, second = _together(x, y)
     code, number, both = np.unique(first * size + second, return_inverse=True, return_counts=True)
     word, other = code // size, code % size
@@ -168,6 +173,10 @@ def _pairs(own: sp.csr_matrix, other: sp.csr_matrix) -> tuple[np.ndarray, np.nda
     mutual = np.flatnonzero((best >= 0) & (back[best, 0] == np.arange(len(best))))
     most = mutual[np.argsort(-score[mutual, 0], kind="stable")[:PAIRS]]
     return most, best[most]
+
+
+def _side(rows: Sequence[Sequence[int]], size: int) -> _Side:
+    return _Side(_matrix(rows, size), _matrix([row[:LENGTH] for row in rows], size))
 
 
 def _matrix(rows: Sequence[Sequence[int]], size: int) -> sp.csr_matrix:
