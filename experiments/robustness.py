@@ -31,8 +31,8 @@ MOST = 4  # times a record is said
 MISPLACED = 0.5  # share of values
 STRENGTH = 0.5  # of the copies' rewording
 KEPT, SYNONYMS = 0.1, 0.3  # shares of the words that another language keeps, and for which it has two
-_LETTERS, _DIGIT = re.compile(r"[^\W\d_]+"), re.compile(r"\d")
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+_LETTERS, _DIGIT = re.compile(r"[^\W\d_]+"), re.compile(r"\d")
 
 
 @dataclass(frozen=True)

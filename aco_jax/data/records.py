@@ -72,7 +72,7 @@ class Dataset:
 
     tables: tuple[Table, ...]
     relations: tuple[Relation, ...] = SAME
-    read_as: str = ""  # fingerprint of the tables that were read, where values were put into other columns since
+    read_as: str = ""  # fingerprint of the tables as they were, where what they say was put otherwise since
 
     def __post_init__(self) -> None:
         names = [table.name for table in self.tables]

@@ -1,11 +1,10 @@
 """Words of a table in another language, read as the words of the first table that they stand for.
 
 Records that are each other's best by what both say, codes, numbers and some names, often say one thing in two
-languages. Words that are together in such pairs more often than by chance may stand for one another (the likelihood
-ratio of Dunning 1993, Accurate Methods for the Statistics of Surprise and Coincidence). In each pair the surest are
-linked first, none a second time, and how often words are linked where both are says again how sure that is: else what
-often stands beside a word would be taken for it (competitive linking; Melamed 2000, Models of Translational Equivalence
-among Words, method B). Then more is said in common, which finds better pairs.
+languages. Words that are together in such pairs more often than by chance may stand for one another. In each pair the
+surest are linked first, none a second time, and how often words are linked where both are says again how sure that is:
+else what often stands beside a word would be taken for it (competitive linking; Melamed 2000, Models of Translational
+Equivalence among Words, method B). Then more is said in common, which finds better pairs.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import xlogy
+from sklearn.preprocessing import normalize
 
 from aco_jax.data.fields import WORD
 from aco_jax.data.records import Dataset, Table
 from aco_jax.data.retrieval import nearest
 from aco_jax.data.wording import plain
+from aco_jax.ops.association import likelihood_ratio
 
 COMMON = 0.4  # share of the words said in a table that the other knows too, under which languages differ
 CHANCE = 15.1  # likelihood ratio that one pair of words in ten thousand has by chance
@@ -62,19 +62,6 @@ def read(dataset: Dataset, words: Sequence[Words]) -> Dataset:
 def put(text: str, words: Words) -> str:
     """The text with other words in place of those that stand for them."""
     return WORD.sub(lambda found: words.get(found.group(), found.group()), plain(text))
-
-
-def likelihood_ratio(both: np.ndarray, left: np.ndarray, right: np.ndarray, total: int) -> np.ndarray:
-    """Twice the log of how much likelier two words are together as they are than by chance, 0 where they are less.
-
-    Args:
-        both: pairs of records that have both words; left, right: that have the one, and the other; total: all.
-    """
-    cells = both, left - both, right - both, total - left - right + both
-    margins = left, total - left, right, total - right
-    inside, outside = (sum(xlogy(count, count) for count in counts) for counts in (cells, margins))
-    found = 2 * (inside - outside + xlogy(total, total))
-    return np.where(both * total > left * right, np.maximum(found, 0.0), 0.0)
 
 
 def _said(table: Table) -> list[list[str]]:
@@ -167,7 +154,7 @@ def _pairs(own: sp.csr_matrix, other: sp.csr_matrix) -> tuple[np.ndarray, np.nda
     counts = [_column_sums(matrix) for matrix in (own, other)]
     records = own.shape[0] + other.shape[0]
     rarity = np.where(np.minimum(*counts) > 0, np.log((records + 1) / np.maximum(sum(counts), 1)), 0.0)
-    a, b = (_unit(matrix @ sp.diags(rarity.astype(np.float32))) for matrix in (own, other))
+    a, b = (normalize(matrix @ sp.diags(rarity.astype(np.float32))) for matrix in (own, other))
     (there, score), (back, _) = nearest(a, b, 1), nearest(b, a, 1)
     best = there[:, 0]
     mutual = np.flatnonzero((best >= 0) & (back[best, 0] == np.arange(len(best))))
@@ -189,12 +176,6 @@ def _columns(matrix: sp.spmatrix, kept: np.ndarray) -> sp.csr_matrix:
     found = sp.csr_matrix(matrix @ sp.diags(kept.astype(np.float32)))
     found.eliminate_zeros()
     return found
-
-
-def _unit(matrix: sp.spmatrix) -> sp.csr_matrix:
-    matrix = sp.csr_matrix(matrix, dtype=np.float32)
-    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    return sp.csr_matrix(sp.diags(1 / np.maximum(length, 1e-12)) @ matrix, dtype=np.float32)
 
 
 def _column_sums(matrix: sp.spmatrix) -> np.ndarray:
