@@ -7,7 +7,7 @@ The rooms, by layer; a room imports from the layers above it in this list only:
   1  ops            the equations, one example at a time
   2  models         one transformer: generation, LoRA, quantisation, distillation, weights in and out
      data           records, wording, fields, columns, tokens, noise, catalogues, retrieval, translation, descriptions,
-                    evidence, kinds, tasks
+                    evidence, kinds, telling words, tasks
   3  competition    how pairs compete for their records
   4  agents         base, rewriter, ranker, reward, critic, actor, its null_shift: Config, init, a verb, loss
      environment    the decision process; transitions, exploration, replay, shared_reward

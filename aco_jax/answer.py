@@ -249,7 +249,7 @@ def examples(
             "right": desk.original.text(int(b)),
             "relation": row[4],
             "probability": row[5],
-            "reason": desk.tokenizer.decode(np.asarray(reason)),
+            "reason": desk.tokenizer.decode(reason),
         }
         for a, b, row, reason in zip(left, right, rows, reasons[: len(rows)], strict=True)
     ]

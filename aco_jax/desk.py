@@ -13,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from aco_jax import beginnings, learner, play, pretraining, progress, supervision
-from aco_jax.agents import base, ranker, rewriter
+from aco_jax.agents import actor, base, ranker, rewriter
 from aco_jax.data import columns, descriptions, listing, noise, retrieval, tasks, tokens, translation
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params
 
-LESSONS, ANCHORS, KEYS, UNSEEN = 1, 2, 3, 4  # stages of the host's randomness
+LESSONS, ANCHORS, KEYS, UNSEEN, REASONS = 1, 2, 3, 4, 5  # stages of the host's randomness
 HELD = 0.1  # share of the records that no lesson is made of
 EXAMPLES = 5  # words that a note shows
+EXPLAINED, EXPLAINED_AT_ONCE = 100, 32  # steps in which the actor is taught reasons, and how many in each
 REWORDED = (0.02, 0.2)  # from how little to how much of a record its copy says in other words
 
 
@@ -167,6 +168,18 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
         responses=pairs,
     )
     return jax.tree.map(lambda x: x.reshape(replicas, steps, batch, *x.shape[1:]), found)
+
+
+def reasons(desk: Desk, config: TrainConfig, agents: actor.Config) -> actor.Reasons:
+    """Reasons that the actor is taught, leaves [EXPLAINED, EXPLAINED_AT_ONCE, ..]."""
+    rng = np.random.default_rng([config.seed, REASONS])
+    hidden = unseen(desk, config)
+    records = rng.choice(np.flatnonzero(~hidden), EXPLAINED * EXPLAINED_AT_ONCE).tolist()
+    lengths = (desk.texts.shape[1], agents.reason_length)
+    found = tasks.explain(rng, desk.setting, records, _partners(desk, hidden), *lengths)
+    source = actor.reason_source(agents, found.relation - 1, found.ours, found.theirs)
+    rows = actor.Reasons(source, found.reason)
+    return jax.tree.map(lambda x: x.reshape(EXPLAINED, EXPLAINED_AT_ONCE, *x.shape[1:]), rows)
 
 
 def choose(

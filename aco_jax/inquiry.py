@@ -10,7 +10,7 @@ All arrays go through in chunks of one size, so that nothing is compiled twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +20,7 @@ import numpy as np
 from flax import struct
 
 from aco_jax import learner_state, play
-from aco_jax.agents import actor, base, ranker, reward, rewriter
+from aco_jax.agents import actor, base, ranker, rewriter
 from aco_jax.data import retrieval, tasks
 from aco_jax.desk import Anchors, Desk
 from aco_jax.models import quantization, transformer
@@ -151,13 +151,7 @@ def lexical(
     texts = [desk.tokenizer.decode(row) for row in words]
     if beside is not None:
         texts = [f"{text} {desk.tokenizer.decode(row)}" for text, row in zip(texts, beside, strict=True)]
-    found = np.full((len(words), k), retrieval.EMPTY, np.int32)
-    for table in np.unique(searched):
-        mine = np.flatnonzero((searched == table) & words.any(axis=1))
-        if len(mine) == 0:
-            continue
-        found[mine] = retrieval.search(desk.lexical, [texts[i] for i in mine], int(table), k)[0]
-    return found
+    return _found_by(desk, texts, searched, k)
 
 
 def nearest(team: Staff, source: np.ndarray, searched: np.ndarray) -> np.ndarray:
@@ -242,22 +236,18 @@ def reasons(
     theirs: np.ndarray,
     key: jax.Array,
     temperature: float,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[np.ndarray, np.ndarray]:
     """The actor's reasons for stating relation 1 of n pairs of texts [n, T]: what it read, and its tokens."""
     first = jnp.zeros(len(ours), jnp.int32)
     source = actor.reason_source(agents.actor, first, jnp.asarray(ours), jnp.asarray(theirs))
-    return source, actor.give_reason(params, agents.actor, source, key, temperature=temperature)[0]
+    reason, _ = actor.give_reason(params, agents.actor, source, key, temperature=temperature)
+    return np.asarray(source), np.asarray(reason)
 
 
-@partial(jax.jit, static_argnames="agents")
-def worth(
-    params: Params, agents: learner_state.Config, ours: jax.Array, theirs: jax.Array, reason: jax.Array
-) -> jax.Array:
-    """Reward of the response with the reason less that without, [n]."""
-    special, length = agents.base.special, agents.actor.reason_length
-    both = [play.respond(special, ours, theirs, 1, given, length) for given in (reason, None)]
-    value = reward.text_value(params, agents.reward, jnp.concatenate(both))
-    return value[: len(ours)] - value[len(ours) :]
+def told_by(desk: Desk, reason: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
+    """What the words of reasons [n, T] find in the tables searched [n], each word once: [n, k]."""
+    once = [" ".join(dict.fromkeys(desk.tokenizer.decode(row).split())) for row in reason]
+    return _found_by(desk, once, searched, k)
 
 
 def at_once(model: transformer.Config) -> int:
@@ -273,6 +263,14 @@ def chunked(run: Callable[..., jax.Array], *arrays: np.ndarray, size: int = CHUN
         missing = size - len(parts[0])
         found.append(np.asarray(run(*(np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) for x in parts))))
     return np.concatenate(found)[:count]
+
+
+def _found_by(desk: Desk, texts: Sequence[str], searched: np.ndarray, k: int) -> np.ndarray:
+    found = np.full((len(texts), k), retrieval.EMPTY, np.int32)
+    for table in np.unique(searched):
+        mine = np.flatnonzero(searched == table)
+        found[mine] = retrieval.search(desk.lexical, [texts[i] for i in mine.tolist()], int(table), k)[0]
+    return found
 
 
 @partial(jax.jit, static_argnames="config")

@@ -45,7 +45,7 @@ class Batch:
     least_relevance: chex.Array  # [B] float32, of the query's guardrails
     reason_source: chex.Array  # [B, S] int32
     reason: chex.Array  # [B, T] int32
-    reason_value: chex.Array  # [B] reward of the response with the reason less that without
+    reason_value: chex.Array  # [B] how well the reason tells its candidate, less its price
 
 
 @struct.dataclass

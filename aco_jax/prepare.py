@@ -17,6 +17,7 @@ from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
 
 READ = 2  # candidates of an anchor that are read before it is played
+REASON_COST = 0.02  # of each token of a reason, where finding its record first is worth 1
 
 
 def round_material(
@@ -80,11 +81,12 @@ def prepare(
     reading[anchor, row, slot] = inquiry.readings(team, batch, company, anchor, record[anchor, row, slot], own)
     batch = dataclasses.replace(batch, candidates=dataclasses.replace(batch.candidates, reading=reading))
     place = np.argmax(np.where(record[:, 0] >= 0, score[:, 0], -1.0), axis=1)
-    batch = give_reasons(team, anchors, batch, place, jax.random.fold_in(key, 2))
+    batch, tells = give_reasons(team, anchors, batch, place, jax.random.fold_in(key, 2))
     relation, read = batch.belief.relation, np.zeros(record.shape, bool)
     read[anchor, row, slot] = True
     metrics = {
         "base/query_outside": float(_outside(desk, asked, batch.searched).mean()),
+        "actor/reason_mrr": tells,
         **_recalls(team, anchors, asked, split, record, raw),
         "ranker/reading_gap": _gap(reading[read & (relation > UNRELATED)], reading[read & (relation == UNRELATED)]),
         "tokens/asked": float((batch.ask_source > 0).sum() + (batch.written > 0).sum()),
@@ -201,15 +203,24 @@ def lost(anchors: Anchors, asked: inquiry.Asked, raw: np.ndarray) -> np.ndarray:
 
 def give_reasons(
     team: inquiry.Staff, anchors: Anchors, batch: play.Batch, place: np.ndarray, key: jax.Array
-) -> play.Batch:
-    """The batch with a sampled reason for stating relation 1 of candidate `place` [n] of row 0, and its worth."""
-    record, texts, params = batch.candidates.record, team.desk.texts, team.params
-    theirs = texts[np.maximum(record[np.arange(len(place)), 0, place], 0)]
+) -> tuple[play.Batch, float]:
+    """The batch with a sampled reason for stating relation 1 of candidate `place` [n] of row 0, and what it is worth.
+
+    A reason is worth what it tells: the reciprocal rank of the candidate where its table is searched by the reason's
+    words alone, each once, less REASON_COST a token. Beside the batch stands the mean of these reciprocal ranks.
+
+    The reward model is not asked: it learned that a response with words at its end is worse, and learning by what it
+    said of reasons emptied all of them.
+    """
+    desk, params = team.desk, team.params
+    stated = batch.candidates.record[np.arange(len(place)), 0, place]
+    theirs = desk.texts[np.maximum(stated, 0)]
     source, reason = inquiry.reasons(team.agents, params["actor"], batch.text, theirs, key, 1.0)
-    value = inquiry.worth(params["reward"], team.agents, batch.text, theirs, reason)
-    return dataclasses.replace(
-        batch, reason_source=np.asarray(source), reason=np.asarray(reason), reason_value=np.asarray(value)
-    )
+    there = stated >= 0
+    tells = _reciprocal_rank(inquiry.told_by(desk, reason, batch.searched, inquiry.DEPTH), stated)
+    value = np.where(there, tells - REASON_COST * (reason > 0).sum(axis=1), 0.0).astype(np.float32)
+    batch = dataclasses.replace(batch, reason_source=source, reason=reason, reason_value=value)
+    return batch, float(tells[there].mean()) if there.any() else 0.0
 
 
 def _among(record: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""The supervised start of one replica: the language models take their lessons, the actor learns the fixed policy.
+"""The supervised start of one replica: the language models take their lessons, the actor its own.
 
-Without it nobody asks, reads or states anything that could be rewarded.
+It learns the fixed policy and to give reasons. Without all this nobody asks, reads or states anything that could be
+rewarded.
 """
 
 from __future__ import annotations
@@ -48,33 +49,42 @@ def pretrain_step(state: State, lessons: Lessons, tables: Tables, config: Config
     return dataclasses.replace(state, averaged=averaged, step=state.step + 1), metrics
 
 
-@functools.partial(jax.jit, static_argnames=("config", "steps", "batch"))
+@functools.partial(jax.jit, static_argnames=("config", "batch"))
 def imitate(
-    params: Params, config: Config, key: chex.PRNGKey, steps: int = 100, batch: int = 128, rate: float = 3e-3
-) -> tuple[Params, chex.Array]:
-    """The actor taught to decide as the posterior alone would, and the cross-entropy (nats) at the end.
+    params: Params, config: Config, key: chex.PRNGKey, reasons: actor.Reasons, batch: int = 128, rate: float = 3e-3
+) -> tuple[Params, Metrics]:
+    """The actor taught to decide as the posterior alone would, and to give reasons: one step a row of `reasons`.
 
     Exploring from nothing, one run in three never found out in a few dozen steps that stating a relation can pay.
+
+    Args:
+        reasons: leaves [steps, b, ..].
+        batch: states whose decisions are taught at a step.
+
+    Returns:
+        parameters, and metrics of the last step: imitation (nats a state), explanation (nats a token).
     """
     bins = config.environment.bins
     factors, valid, policy = all_factors(config), all_valid(config), jnp.asarray(states.fixed_policy(bins))
-    optimiser = optax.adam(optax.cosine_decay_schedule(config.rate_of("actor", rate), steps))
+    optimiser = optax.adam(optax.cosine_decay_schedule(config.rate_of("actor", rate), len(reasons.source)))
 
-    def step(carry: tuple[chex.Array, optax.OptState], key: chex.PRNGKey):
-        flat, moments = carry
+    def step(carry: tuple[chex.Array, optax.OptState], given: tuple[chex.PRNGKey, actor.Reasons]):
+        (flat, moments), (key, lessons) = carry, given
         drawn = jax.random.randint(key, (batch,), 0, bins.state_count)
 
-        def loss(flat: chex.Array) -> chex.Array:
+        def loss(flat: chex.Array) -> tuple[chex.Array, Metrics]:
             tree = trees({"actor": flat}, config)["actor"]
-            return actor.imitation_loss(tree, config.actor, factors[drawn], valid[drawn], policy[drawn])
+            decisions = actor.imitation_loss(tree, config.actor, factors[drawn], valid[drawn], policy[drawn])
+            explanations = actor.explanation_loss(tree, config.actor, lessons)
+            return decisions + explanations, {"imitation": decisions, "explanation": explanations}
 
-        value, grads = jax.value_and_grad(loss)(flat)
+        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(flat)
         updates, moments = optimiser.update(grads, moments)
-        return (optax.apply_updates(flat, updates), moments), value
+        return (optax.apply_updates(flat, updates), moments), metrics
 
-    flat = vector(params)
-    (flat, _), losses = jax.lax.scan(step, (flat, optimiser.init(flat)), jax.random.split(key, steps))
-    return trees({"actor": flat}, config)["actor"], losses[-1]
+    flat, keys = vector(params), jax.random.split(key, len(reasons.source))
+    (flat, _), metrics = jax.lax.scan(step, (flat, optimiser.init(flat)), (keys, reasons))
+    return trees({"actor": flat}, config)["actor"], jax.tree.map(lambda x: x[-1], metrics)
 
 
 def _lesson_losses(

@@ -24,7 +24,7 @@ _PRECISION_RECALL = ("precision", "recall")
 
 @dataclass(frozen=True)
 class Example:
-    """A stated relation for a person to judge: the texts of both records, and why it was stated."""
+    """A stated relation for a person to judge: the texts of both records, and what tells of it."""
 
     left: str
     right: str
@@ -206,10 +206,14 @@ def _margins(found: Mapping[str, Any]) -> str:
 def _examples(examples: Sequence[Example]) -> str:
     cards = "".join(
         f"<article><div class='tag'>{escape(e.relation)} <i>{100 * e.probability:.0f}%</i></div>"
-        f"<p>{escape(e.left)}</p><p>{escape(e.right)}</p><p class='why'>{escape(e.reason)}</p></article>"
+        f"<p>{escape(e.left)}</p><p>{escape(e.right)}</p>{_reason(e.reason)}</article>"
         for e in examples
     )
     return _section("Some of what was found", f"<div class='examples'>{cards}</div>") if cards else ""
+
+
+def _reason(reason: str) -> str:
+    return f"<p class='why'>both say: {escape(reason)}</p>" if reason else ""
 
 
 def _spent(summary: Mapping[str, Any], name: str, unit: str) -> str:

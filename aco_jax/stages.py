@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from aco_jax import exploration, learner_state, pretraining, replay, replicas, transitions
 from aco_jax.agents import actor, reward
 from aco_jax.ops import states
-from aco_jax.types import Params
+from aco_jax.types import Metrics, Params
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -38,17 +38,17 @@ def with_judge(state: learner_state.State, fitted: Params, agents: learner_state
 
 @partial(jax.jit, static_argnums=1)
 def taught(
-    state: learner_state.State, agents: learner_state.Config, key: jax.Array
-) -> tuple[learner_state.State, dict[str, jax.Array]]:
-    """After the supervised start: the actor begins as the base, taught the fixed policy, and the reward model's start
-    is kept."""
+    state: learner_state.State, agents: learner_state.Config, key: jax.Array, reasons: actor.Reasons
+) -> tuple[learner_state.State, Metrics]:
+    """After the supervised start: the actor begins as the base, taught to decide and to give reasons, and the reward
+    model's start is kept."""
     params = _first(state.averaged.params, agents)
-    decides, cross_entropy = pretraining.imitate(actor.from_base(params["base"]), agents, key)
+    decides, metrics = pretraining.imitate(actor.from_base(params["base"]), agents, key, reasons)
     moved = _with(state, {"actor": decides, "reward": reward.restart(params["reward"])})
     # Moments of the lessons would go on moving what the rounds have no gradient for.
     averaged = dataclasses.replace(moved.averaged, moments=jax.tree.map(jnp.zeros_like, moved.averaged.moments))
     moved = dataclasses.replace(moved, averaged=averaged, step=jnp.zeros_like(state.step))
-    return moved, {"actor/imitation": cross_entropy}
+    return moved, {f"actor/{name}": value for name, value in metrics.items()}
 
 
 @partial(jax.jit, static_argnums=1)

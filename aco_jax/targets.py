@@ -77,7 +77,7 @@ def actor_batch(
         mask=mask,
         reason_source=batch.reason_source,
         reason=batch.reason,
-        reason_advantage=batch.reason_value,
+        reason_advantage=batch.reason_value - jnp.mean(batch.reason_value),
     )
 
 

@@ -170,7 +170,7 @@ def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, 
     yield "judging", partial(believe, config, agents, desk, mesh)
     for number in range(1, 1 + config.train.pretrain_rounds):
         yield "pretraining", partial(_pretrain, config, desk, shared, pretrain, number)
-    yield "pretraining", partial(_graduate, config, agents, mesh)
+    yield "pretraining", partial(_graduate, config, agents, desk, mesh)
     for number in range(config.train.rounds):
         yield "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
 
@@ -224,8 +224,9 @@ def _pretrain(config, desk, shared, advance, number: int, run: Run):
     return dataclasses.replace(run, state=state), metrics | counted
 
 
-def _graduate(config, agents, mesh, run: Run):
-    state, metrics = stages.taught(run.state, agents, jax.random.key(config.seed))
+def _graduate(config, agents, desk, mesh, run: Run):
+    reasons = desks.reasons(desk, config, agents.actor)
+    state, metrics = stages.taught(run.state, agents, jax.random.key(config.seed), reasons)
     return dataclasses.replace(run, state=replicas.place(state, mesh)), metrics
 
 

@@ -32,7 +32,7 @@ def describe(found: ask.Reply) -> str:
             f"    {one.text}",
         ]
         if one.reason:  # the actor may have nothing to say
-            lines.append(f"    because: {one.reason}")
+            lines.append(f"    both say: {one.reason}")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ import pytest
 from aco_jax import desk as desks
 from aco_jax import inquiry, prepare, settings, supervision, train
 from aco_jax.agents import base
-from aco_jax.data import records, retrieval
+from aco_jax.data import records, retrieval, tokens
 from aco_jax.settings import TrainConfig
 
 ROWS = np.arange(0, 24, 3)
@@ -157,19 +157,46 @@ def test_readings_are_the_gap_to_the_anchor_and_what_is_likelier_together(
     np.testing.assert_allclose(found, np.clip(theirs - itself + together, -3, 3), atol=1e-4)
 
 
+def test_a_reason_is_worth_how_well_it_tells_its_record_less_its_price(
+    team: inquiry.Staff, asked: inquiry.Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record's own words find it first, another's words find that one first, no words find nothing."""
+    desk, anchors = team.desk, desks.standing(team.desk, ROWS)
+    batch, _ = prepare.answers(team, supervision.init(desk.problem, 0), anchors, asked, inquiry.unsplit(team, asked))
+    record = np.asarray(batch.candidates.record)[:, 0, 0]
+    words = [" ".join(dict.fromkeys(desk.dataset.text(int(r)).split())) for r in record]
+    words[1], words[2] = words[0], ""
+    said = tokens.pad(desk.tokenizer.encode_lists(words), 80)
+
+    def given(*args: object) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((len(ROWS), 1), np.int32), said
+
+    monkeypatch.setattr(inquiry, "reasons", given)
+    found, tells = prepare.give_reasons(team, anchors, batch, np.zeros(len(ROWS), int), jax.random.key(0))
+    gained = found.reason_value + prepare.REASON_COST * (said > 0).sum(axis=1)
+    assert gained[2] == found.reason_value[2] == 0
+    assert gained[0] == pytest.approx(1)
+    assert gained[1] < 1
+    assert tells == pytest.approx(gained.mean())
+    once, twice = (inquiry.told_by(desk, x, batch.searched, 5) for x in (said, np.concatenate([said, said], axis=1)))
+    np.testing.assert_array_equal(once, twice)
+
+
 def test_no_lesson_is_made_of_what_is_to_stay_unseen(team: inquiry.Staff, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     answers: list[int] = []
-    for name in ("denoise", "ask", "rewrite"):
+    for name in ("denoise", "ask", "rewrite", "explain"):
         write = getattr(desks.tasks, name)
 
         def listen(rng, setting, records, *args, write=write, **others):
             drawn.extend(records)
-            answers.extend(int(record) for partners in args for record in partners[partners >= 0])
+            known = [given for given in args if isinstance(given, np.ndarray)]
+            answers.extend(int(record) for partners in known for record in partners[partners >= 0])
             return write(rng, setting, records, *args, **others)
 
         monkeypatch.setattr(desks.tasks, name, listen)
     desks.lessons(team.desk, team.config, 1, 8, 8)
+    desks.reasons(team.desk, team.config, team.agents.actor)
     unseen = desks.unseen(team.desk, team.config)
     assert 0 < unseen.sum() < 0.3 * len(unseen)
     assert not unseen[drawn].any()

@@ -6,11 +6,13 @@ import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aco_jax import configuration, learner_state, pretraining, settings, train
 from aco_jax import desk as desks
+from aco_jax.agents import actor
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 
@@ -37,12 +39,16 @@ def parts(tiny: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Parts:
 def test_the_actor_begins_at_the_fixed_policy(parts: Parts) -> None:
     agents = parts.agents
     params = learner_state.trees(parts.state.averaged.params, agents)
-    taught, cross_entropy = pretraining.imitate(params["actor"], agents, jax.random.key(0), steps=300)
+    lessons = desks.reasons(parts.desk, parts.config, agents.actor)
+    longer = jax.tree.map(lambda x: jnp.concatenate([x] * 3), lessons)
+    taught, metrics = pretraining.imitate(params["actor"], agents, jax.random.key(0), longer)
     wanted = states.fixed_policy(agents.environment.bins)
     found = np.asarray(learner_state.policy_table(taught, agents))
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.98
     entropy = -np.sum(np.where(wanted > 0, wanted * np.log(np.maximum(wanted, 1e-9)), 0), axis=1).mean()
-    assert entropy - 0.05 < float(cross_entropy) < entropy + 0.3
+    assert entropy - 0.05 < float(metrics["imitation"]) < entropy + 0.3
+    before = actor.explanation_loss(params["actor"], agents.actor, jax.tree.map(lambda x: x[-1], lessons))
+    assert float(metrics["explanation"]) < 0.7 * float(before)
 
 
 def test_the_lessons_move_the_language_models_and_nobody_else(parts: Parts) -> None:

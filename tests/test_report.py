@@ -33,7 +33,10 @@ def make_tables():
         scores=[line("ACO", 0.85, 0.84), line("mutual best", 0.75), line("one-to-one", 0.8)],
         confusion={"same": {"same": 7, NASTY: 3}, NASTY: {"same": 0, NASTY: 5}},
         reliability=[(0.1, 0.2, 50), (0.9, 0.9, 200)],
-        examples=[report.Example(NASTY, "red lamp", "same", 0.97, "the code agrees")],
+        examples=[
+            report.Example(NASTY, "red lamp", "same", 0.97, f"lamp {NASTY}"),
+            report.Example("blue lamp", "red lamp", "same", 0.9, ""),  # with nothing to say
+        ],
     )
 
 
@@ -79,8 +82,9 @@ def test_one_file_with_everything_in_it(tmp_path):
     assert "url(" not in text
     assert "alert('x')" in words  # shown as text
     figures = ("85.0", "+5.0", "87.0", "84.0", "97%", "12k tokens, 100%", "90 s, 75%")
-    for shown in (*figures, "the code agrees", "denoising loss", "abc123", "0.10.2"):
+    for shown in (*figures, f"both say: lamp {NASTY}", "denoising loss", "abc123", "0.10.2"):
         assert shown in words, shown
+    assert words.count("both say") == 1
     assert "prefers-color-scheme: dark" in text
 
 

@@ -1,7 +1,7 @@
 """The actor: a language model, started from the base's weights, that decides and gives its reason.
 
 It reads the state of the decision process as a few special tokens and answers with an action token. After
-a relation it generates a reason that may only use the two records' own tokens.
+a relation it generates a reason that may only use tokens that both records say.
 
 Sources: Mnih et al. 2016, Asynchronous Methods for Deep RL (advantage); Schulman et al. 2017, PPO, eq. 8
 (the KL penalty); Sutton et al. 2000, Policy Gradient Methods, theorem 1.
@@ -57,6 +57,14 @@ class Batch:
     reason_advantage: chex.Array  # [B]
 
 
+@struct.dataclass
+class Reasons:
+    """B reasons as they are taught."""
+
+    source: chex.Array  # [B, S] int32, of `reason_source`
+    reason: chex.Array  # [B, T] int32, the end included
+
+
 def init(key: chex.PRNGKey, config: Config) -> Params:
     """Random parameters; `from_base` is the usual start."""
     return transformer.init(key, config.model)
@@ -95,18 +103,14 @@ def reason_source(config: Config, action: chex.Array, anchor: chex.Array, candid
 def give_reason(
     params: Params, config: Config, source: chex.Array, key: chex.PRNGKey, temperature: chex.Numeric = 1.0
 ) -> tuple[chex.Array, chex.Array]:
-    """Samples a reason made of the source's own tokens: tokens [B, T] and log-probability [B] (nats)."""
+    """Samples a reason made of what both records say: tokens [B, T] and log-probability [B] (nats)."""
+    facts, special = _facts(config, source), config.special
 
-    return generate.generate(
-        params,
-        config.model,
-        source,
-        bos=config.special.bos,
-        eos=config.special.eos,
-        length=config.reason_length,
-        key=key,
-        temperature=temperature,
-        allowed=_facts(config, source),
+    def rule(tokens: chex.Array, _: chex.Array) -> chex.Array:
+        return jax.vmap(functools.partial(sequences.counts, size=facts.shape[1]))(tokens) < facts
+
+    return generate.sample(
+        params, config.model, source, special.bos, special.eos, config.reason_length, key, temperature, rule
     )
 
 
@@ -141,9 +145,7 @@ def loss(
     exact = jax.vmap(policy_gradient.exact_policy_loss)(log_pi, advantages, valid, jnp.ones_like(ratio))
     kl = mean(jax.vmap(divergence.kl_categorical)(batch.old_log_pi, log_pi, valid))
     entropy = mean(jax.vmap(policy_gradient.entropy)(log_pi, valid))
-    log_reason, _ = transformer.sequence_log_prob(
-        params, config.model, batch.reason_source, batch.reason, _facts(config, batch.reason_source)
-    )
+    log_reason = _log_reason(params, config, batch.reason_source, batch.reason)
     reason = jnp.mean(jax.vmap(policy_gradient.reinforce_loss)(jnp.sum(log_reason, axis=-1), batch.reason_advantage))
     total = (
         mean(sampled)
@@ -163,10 +165,27 @@ def imitation_loss(
     return -jnp.mean(jnp.sum(jnp.where(valid, policy * log_pi, 0.0), axis=1))
 
 
+def explanation_loss(params: Params, config: Config, lessons: Reasons) -> chex.Array:
+    """Cross-entropy of given reasons, nats a token."""
+    log_reason = _log_reason(params, config, lessons.source, lessons.reason)
+    return -jnp.sum(log_reason) / jnp.maximum(jnp.sum(lessons.reason != 0), 1)
+
+
+def _log_reason(params: Params, config: Config, source: chex.Array, reason: chex.Array) -> chex.Array:
+    """Log-probabilities of the tokens of reasons [B, T], nats, 0 at padding."""
+    facts = _facts(config, source)
+    said = jax.nn.one_hot(reason, facts.shape[1], dtype=jnp.int8)
+    before = jnp.cumsum(said, axis=1) - said
+    return transformer.sequence_log_prob(params, config.model, source, reason, before < facts[:, None])[0]
+
+
 def _facts(config: Config, source: chex.Array) -> chex.Array:
-    """The tokens a reason may use, [B, 1, V] bool: the source's text, and the end."""
+    """How often a reason may say each token, [B, V]: as often as both sides of the source's separator, the end once."""
     size, special = config.model.vocab_size, config.special
-    text = ~special.contains(np.arange(size))
-    text[special.eos] = True
-    said = jax.vmap(lambda row: sequences.vocabulary_mask(row, size, (special.eos,)))(source)
-    return (said & jnp.asarray(text)[None])[:, None]
+    second = jnp.cumsum(source == special.sep, axis=1) > 0
+    ours, theirs = (
+        jax.vmap(functools.partial(sequences.counts, size=size))(jnp.where(second == side, source, 0))
+        for side in (False, True)
+    )
+    text = jnp.asarray(~special.contains(np.arange(size)))
+    return jnp.where(text, jnp.minimum(ours, theirs), 0).at[:, special.eos].set(1)

@@ -5,18 +5,17 @@
     ask       <ask> <relation> anchor record    <table> <level> <column>.. <sep> the query's words
     rewrite   <rewrite> <level m> record        <level m> the words of subquery m
               <sep> query
+    explain   <action> record <sep> partner     the words of the reason
 
 A query holds the most telling words that the anchor has in common with its partner, the one that it has by the tables
 alone, or a second wording of it where it has none: model codes first, then by inverse document frequency in the table
-to search (Sparck Jones 1972), in the order of the record. A subquery holds those of one kind. What stands before <sep>
-in a query are the guardrails: the table to search, the least relevance of an answer in eighths, the attributes spoken
-of.
+to search (Sparck Jones 1972), in the order of the record. A subquery holds those of one kind, a reason those that stand
+in both texts as they are read. What stands before <sep> in a query are the guardrails: the table to search, the least
+relevance of an answer in eighths, the attributes spoken of.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aco_jax.data import fields, noise, tokens
+from aco_jax.data import fields, noise, telling, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.data.tokens import Tokenizer
 from aco_jax.types import UNRELATED
@@ -32,9 +31,6 @@ from aco_jax.types import UNRELATED
 DENOISE, ASK, REWRITE = 0, 1, 2
 LEVELS = 8  # steps of the least relevance
 SUBQUERIES = 3  # names; codes and numbers; the other attributes
-CODE = 100.0  # more than any rarity
-_PART = re.compile(r"[^\W_]+")
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 SLACK = 0.5  # a real partner shares less than a planted one
 
 
@@ -45,6 +41,15 @@ class Examples(NamedTuple):
     target: np.ndarray
     kind: np.ndarray
     record: np.ndarray
+
+
+class Reasons(NamedTuple):
+    """n reasons, all int32: relation [n], ours and theirs [n, T], the records as they are read, reason [n, T']."""
+
+    relation: np.ndarray
+    ours: np.ndarray
+    theirs: np.ndarray
+    reason: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,6 @@ class Setting:
     guard_columns: int  # most column tokens in a guardrail
 
 
-class _Word(NamedTuple):
-    text: str
-    column: str
-    score: float
-    ids: tuple[int, ...]
-
-
 def fit(
     dataset: Dataset,
     tokenizer: Tokenizer,
@@ -76,7 +74,7 @@ def fit(
     guard_columns: int = 3,
 ) -> Setting:
     """Counts the words of all tables, and finds their naming columns."""
-    rarity = tuple(_rarity(dataset, table) for table in range(len(dataset.tables)))
+    rarity = tuple(telling.rarity(dataset, table) for table in range(len(dataset.tables)))
     found = fields.fit(dataset)
     silent = {name for field in found.fields if field.kind != "text" for name in field.names if name}
     title = found.fields[0].names
@@ -135,8 +133,8 @@ def ask(
     targets = []
     found = _words(setting, rows, searched, shown)
     for row, record, words, table, far in zip(rows, records, found, searched, apart, strict=True):
-        bag = _bag(row) if far else _said_there(rng, setting, row, record, table, partners)
-        targets.append(_query(setting, words, bag, table, bool(far)))
+        said = row if far else _said_there(rng, setting, row, record, table, partners)
+        targets.append(_query(setting, words, telling.bag(said), table, bool(far)))
     if answered and partners is not None:
         answers = partners[np.asarray(records), searched]
         known = np.flatnonzero((answers >= 0) & ~apart)
@@ -161,15 +159,48 @@ def rewrite(
     found = _words(setting, rows, searched, list(shown))
     for row, record, words, table in zip(rows, records, found, searched, strict=True):
         title = setting.titles[setting.dataset.table_of[record]]
-        bag = _said_there(rng, setting, row, record, table, partners)
-        held = [word for word in words if _holds(bag, word.text)]
-        queries.append(_ids(_choose(held, room)))
+        bag = telling.bag(_said_there(rng, setting, row, record, table, partners))
+        held = [word for word in words if telling.holds(bag, word.text)]
+        queries.append(telling.ids(telling.choose(held, room)))
         for number, part in enumerate(_subqueries(held or words, title)):
-            targets.append([setting.tokenizer.special.level(number), *_ids(_choose(part or held or words, room))])
+            targets.append(
+                [setting.tokenizer.special.level(number), *telling.ids(telling.choose(part or held or words, room))]
+            )
     source = rewrite_sources(setting, rows, records, tokens.pad(queries, room), SUBQUERIES)
     target = _end(setting, tokens.pad(targets, setting.target_length - 1))
     repeated = np.repeat(np.asarray(records, np.int32), SUBQUERIES)
     return _examples(source.reshape(len(target), -1), target, REWRITE, repeated)
+
+
+def explain(
+    rng: np.random.Generator,
+    setting: Setting,
+    records: Sequence[int],
+    partners: np.ndarray | None,
+    text_length: int,
+    reason_length: int,
+) -> Reasons:
+    """A relation of a record and its partner -> the most telling words that both say, the end alone where none is.
+
+    Args:
+        partners: see `ask`; where none is known, a second wording of the record stands in its place.
+        text_length: T, tokens of each record.
+        reason_length: T', the end included.
+    """
+    rows, searched = [_wording(rng, setting, record) for record in records], []
+    others: list[Mapping[str, str]] = []
+    for row, record in zip(rows, records, strict=True):
+        searched.append(_other_table(rng, setting, record))
+        others.append(_said_there(rng, setting, row, record, searched[-1], partners))
+    ours = encode(setting, rows, records, text_length)
+    theirs = tokens.encode_rows(setting.tokenizer, others, setting.tokenizer.columns, searched, text_length)
+    targets = []
+    for found, own, other in zip(_words(setting, rows, searched, list(ours)), ours, theirs, strict=True):
+        both = Counter(own.tolist()) & Counter(other.tolist())
+        said = telling.choose(telling.seen(found, other), reason_length - 1, both)
+        targets.append([*telling.ids(said), setting.tokenizer.special.eos])
+    relations = rng.integers(1, len(setting.dataset.relations) + 1, len(records))
+    return Reasons(relations.astype(np.int32), ours, theirs, tokens.pad(targets, reason_length))
 
 
 def encode(setting: Setting, rows: Sequence[Mapping[str, str]], records: Sequence[int], length: int) -> np.ndarray:
@@ -211,12 +242,6 @@ def fact_tokens(tokenizer: Tokenizer) -> np.ndarray:
     return np.array([any(sign.isdigit() for sign in text) for text in texts])
 
 
-def _rarity(dataset: Dataset, table: int) -> dict[str, float]:
-    start, stop = (int(offset) for offset in dataset.offsets[table : table + 2])
-    counts = Counter(word for record in range(start, stop) for word in set(_parts(dataset.text(record))))
-    return {word: math.log(1 + (stop - start) / count) for word, count in counts.items()}
-
-
 def _wording(rng: np.random.Generator, setting: Setting, record: int) -> dict[str, str]:
     row = setting.dataset.row(int(record))
     return noise.corrupt(rng, row, 0.2) if rng.random() < 0.5 else row
@@ -235,10 +260,10 @@ def _said_there(
     record: int,
     table: int,
     partners: np.ndarray | None,
-) -> frozenset[str]:
-    """What the partner of a record in a table says; where none is known, a second wording of the row."""
+) -> Mapping[str, str]:
+    """The partner of a record in a table; where none is known, a second wording of the row."""
     known = -1 if partners is None else int(partners[record, table])
-    return _bag(setting.dataset.row(known) if known >= 0 else noise.corrupt(rng, row, rng.uniform(0.1, 0.4)))
+    return setting.dataset.row(known) if known >= 0 else noise.corrupt(rng, row, rng.uniform(0.1, 0.4))
 
 
 def _pool(setting: Setting, table: int, records: Sequence[int]) -> np.ndarray:
@@ -251,102 +276,37 @@ def _pool(setting: Setting, table: int, records: Sequence[int]) -> np.ndarray:
 def _stranger(rng: np.random.Generator, setting: Setting, anchor: Mapping[str, str], pool: np.ndarray) -> int:
     """The one of four random records of a pool that shares least with the anchor, by weight of rare words."""
     drawn = [int(record) for record in rng.choice(pool, 4)]
-    bag, rarity = _bag(anchor), setting.rarity[int(setting.dataset.table_of[drawn[0]])]
-    return min(drawn, key=lambda r: sum(rarity[part] for part in bag & set(_parts(setting.dataset.text(r)))))
+    bag, rarity = telling.bag(anchor), setting.rarity[int(setting.dataset.table_of[drawn[0]])]
+    return min(drawn, key=lambda r: sum(rarity[part] for part in bag & set(telling.parts(setting.dataset.text(r)))))
 
 
-def _query(setting: Setting, words: Sequence[_Word], bag: frozenset[str], table: int, apart: bool) -> list[int]:
+def _words(
+    setting: Setting, rows: Sequence[Mapping[str, str]], searched: Sequence[int], shown: Sequence[np.ndarray | None]
+) -> list[list[telling.Word]]:
+    """The words of each row to ask the table that it searches with."""
+    rarities = [setting.rarity[table] for table in searched]
+    return telling.words(setting.tokenizer, setting.silent, rarities, rows, shown)
+
+
+def _query(setting: Setting, words: Sequence[telling.Word], bag: frozenset[str], table: int, apart: bool) -> list[int]:
     special, columns = setting.tokenizer.special, setting.tokenizer.columns
-    held = [word for word in words if _holds(bag, word.text)]
-    chosen = _choose(held or words, setting.target_length - setting.guard_columns - 4)
+    held = [word for word in words if telling.holds(bag, word.text)]
+    chosen = telling.choose(held or words, setting.target_length - setting.guard_columns - 4)
     named = Counter(word.column for word in chosen).most_common(setting.guard_columns)
     spoken = sorted(columns.index(column) for column, _ in named)
-    text = _ids([word for word in chosen if columns.index(word.column) in spoken])
+    text = telling.ids([word for word in chosen if columns.index(word.column) in spoken])
     share = sum(word.score for word in held) / max(sum(word.score for word in words), 1e-9)
     level = 0 if apart else int(share * SLACK * LEVELS)
     guard = [special.table(table), special.level(level), *(special.column(i) for i in spoken), special.sep]
     return [*guard, *text, special.eos]
 
 
-def _subqueries(words: Sequence[_Word], title: str) -> list[list[_Word]]:
+def _subqueries(words: Sequence[telling.Word], title: str) -> list[list[telling.Word]]:
     name = [word for word in words if word.column == title][:1] or list(words[:1])
-    named = [word for word in words if word.column == title and not _has_digit(word.text)]
-    coded = [word for word in words if _has_digit(word.text) and word not in name]
+    named = [word for word in words if word.column == title and not telling.has_digit(word.text)]
+    coded = [word for word in words if telling.has_digit(word.text) and word not in name]
     others = [word for word in words if word.column != title and word not in coded and word not in name]
     return [named, name + coded if coded else [], name + others if others else []]
-
-
-def _words(
-    setting: Setting,
-    rows: Sequence[Mapping[str, str]],
-    searched: Sequence[int],
-    shown: Sequence[np.ndarray | None],
-) -> list[list[_Word]]:
-    """The words of each row to ask a table with, each once: no amounts, no links, none that `shown` lacks."""
-    found: list[dict[str, str]] = []
-    for row in rows:
-        first: dict[str, str] = {}
-        for column in setting.tokenizer.columns:
-            if column not in setting.silent:
-                for text in row.get(column, "").lower().split():
-                    first.setdefault(_EDGES.sub("", text), column)
-        first.pop("", None)
-        found.append(first)
-    unique = list(dict.fromkeys(text for first in found for text in first))
-    ids = dict(zip(unique, map(tuple, setting.tokenizer.encode_lists(unique)), strict=True))
-    joined = {text: _joined(part) for text, part in ids.items()}
-    sights = ["" if row is None else _joined(row) for row in shown]
-    return [
-        [
-            _Word(text, column, _score(setting.rarity[table], text), ids[text])
-            for text, column in first.items()
-            if not sight or joined[text] in sight
-        ]
-        for first, table, sight in zip(found, searched, sights, strict=True)
-    ]
-
-
-def _joined(ids: Sequence[int] | np.ndarray) -> str:
-    return f" {' '.join(map(str, ids))} "
-
-
-def _score(rarity: Mapping[str, float], text: str) -> float:
-    """0 for what the searched table never says, but for model codes: they may be written otherwise there."""
-    code = len(text) > 3 and _has_digit(text) and not text.isdigit()
-    return max((rarity.get(part, 0.0) for part in _parts(text)), default=0.0) + CODE * code
-
-
-def _choose(words: Sequence[_Word], room: int) -> list[_Word]:
-    """The highest scores that fit into `room` tokens, in the order in which they stand."""
-    chosen = set()
-    for i in sorted(range(len(words)), key=lambda i: -words[i].score):
-        if len(words[i].ids) <= room:
-            room -= len(words[i].ids)
-            chosen.add(i)
-    return [word for i, word in enumerate(words) if i in chosen]
-
-
-def _ids(words: Sequence[_Word]) -> list[int]:
-    return [i for word in words for i in word.ids]
-
-
-def _bag(row: Mapping[str, str]) -> frozenset[str]:
-    """The parts of a row's words, and its words written together."""
-    text = " ".join(row.values())
-    return frozenset(_parts(text)) | {"".join(_parts(word)) for word in text.split()}
-
-
-def _holds(bag: frozenset[str], text: str) -> bool:
-    parts = _parts(text)
-    return all(part in bag for part in parts) or "".join(parts) in bag
-
-
-def _parts(text: str) -> list[str]:
-    return _PART.findall(text.lower())
-
-
-def _has_digit(text: str) -> bool:
-    return any(sign.isdigit() for sign in text)
 
 
 def _begin(body: np.ndarray, token: int) -> np.ndarray:

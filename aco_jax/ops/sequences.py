@@ -27,8 +27,7 @@ def contained(tokens: chex.Array, source: chex.Array) -> chex.Array:
     return jnp.any(tokens[:, None] == source[None, :], axis=1) & (tokens != 0)
 
 
-def vocabulary_mask(source: chex.Array, vocab_size: int, always: Sequence[int]) -> chex.Array:
-    """Which vocabulary entries [V] stand in source [S] or in `always`; padding only if listed."""
-    chex.assert_rank(source, 1)
-    mask = jnp.zeros(vocab_size, bool).at[source].set(True).at[0].set(False)
-    return mask.at[jnp.asarray(always, jnp.int32)].set(True)
+def counts(tokens: chex.Array, size: int) -> chex.Array:
+    """How often each entry of a vocabulary of `size` stands in tokens [T], [V] int32; padding never does."""
+    chex.assert_rank(tokens, 1)
+    return jnp.zeros(size, jnp.int32).at[tokens].add(tokens != 0)

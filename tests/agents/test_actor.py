@@ -40,7 +40,7 @@ def make_batch(params: chex.ArrayTree) -> actor.Batch:
     factors = jnp.array([[0, 1], [2, 0], [1, 1]])
     valid = jnp.array([[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 0]], bool)
     source = actor.reason_source(
-        CONFIG, jnp.array([0, 1]), TEXT + jnp.array([[0, 1, -TEXT], [2, 3, 4]]), TEXT + jnp.array([[0, 5], [6, -TEXT]])
+        CONFIG, jnp.array([0, 1]), TEXT + jnp.array([[0, 1, -TEXT], [2, 3, 6]]), TEXT + jnp.array([[1, 0], [6, -TEXT]])
     )
     return actor.Batch(
         factors=factors,
@@ -134,13 +134,40 @@ def test_learns_the_best_valid_action(params: chex.ArrayTree) -> None:
     np.testing.assert_array_equal(jnp.argmax(log_pi, axis=1)[:2], [0, 2])
 
 
-def test_reasons_use_only_the_two_records_tokens(params: chex.ArrayTree) -> None:
-    source = make_batch(params).reason_source.at[:, -1].set(SPECIAL.first_column)  # a column's head is no fact
-    tokens, log_prob = actor.give_reason(params, CONFIG, source, jax.random.key(1), 9.0)
-    facts = [{0, 1, 5}, {2, 3, 4, 6}]
-    for row, allowed in zip(np.asarray(tokens), facts, strict=True):
-        assert set(row.tolist()) <= {TEXT + fact for fact in allowed} | {0, SPECIAL.eos}
-    assert np.isfinite(log_prob).all()
+def test_reasons_use_only_what_both_records_say_and_no_more_often(params: chex.ArrayTree) -> None:
+    heads = SPECIAL.first_column - TEXT  # a column's head is no fact, though both have it
+    ours = jnp.array([[0, 1, 0, 0, 3, heads], [2, 3, 4, heads, 2, 2]])
+    theirs = jnp.array([[1, heads, 0, 1, 5, 0], [6, heads, 5, 7, 6, 6]])
+    source = actor.reason_source(CONFIG, jnp.array([0, 1]), TEXT + ours, TEXT + theirs)
+    said: list[set[int]] = [set(), set()]
+    for key in jax.random.split(jax.random.key(1), 20):
+        tokens, log_prob = actor.give_reason(params, CONFIG, source, key, 9.0)
+        assert np.isfinite(log_prob).all()
+        for found, row in zip(said, np.asarray(tokens), strict=True):
+            found.update(row.tolist())
+            assert (np.bincount(row, minlength=TEXT + 2)[TEXT : TEXT + 2] <= [2, 1]).all()
+    assert said[0] == {TEXT, TEXT + 1, SPECIAL.eos, 0}
+    assert said[1] == {SPECIAL.eos, 0}  # nothing in common, nothing to say
+
+
+def test_a_reason_is_as_likely_to_the_loss_as_when_it_was_given(params: chex.ArrayTree) -> None:
+    ours = TEXT + jnp.array([[0, 1, 0, 2], [3, 3, 4, 3]])
+    source = actor.reason_source(CONFIG, jnp.zeros(2, jnp.int32), ours, ours[:, ::-1])
+    for key in jax.random.split(jax.random.key(2), 5):
+        tokens, log_prob = actor.give_reason(params, CONFIG, source, key)
+        np.testing.assert_allclose(actor._log_reason(params, CONFIG, source, tokens).sum(axis=1), log_prob, rtol=1e-4)
+
+
+def test_explanation_loss_is_the_mean_over_the_tokens_among_those_allowed(params: chex.ArrayTree) -> None:
+    both = TEXT + jnp.array([[0, 1, 1], [3, 4, 5]])
+    source = actor.reason_source(CONFIG, jnp.zeros(2, jnp.int32), both, both)
+    reason = jnp.array([[TEXT + 1, TEXT, TEXT + 1, SPECIAL.eos, 0], [SPECIAL.eos, 0, 0, 0, 0]])
+    value = jax.jit(actor.explanation_loss, static_argnums=1)(params, CONFIG, actor.Reasons(source, reason))
+    allowed = np.zeros((2, 5, MODEL.vocab_size), bool)
+    allowed[0, :2, TEXT] = allowed[0, :3, TEXT + 1] = True  # the one may be said once, the other twice
+    allowed[1, :, TEXT + 3 : TEXT + 6] = allowed[:, :, SPECIAL.eos] = True
+    log_prob, _ = transformer.sequence_log_prob(params, MODEL, source, reason, jnp.asarray(allowed))
+    np.testing.assert_allclose(value, -np.asarray(log_prob, np.float64).sum() / 5, rtol=1e-5)
 
 
 def test_reason_tokens_get_the_gradient_of_their_advantage(params: chex.ArrayTree) -> None:
@@ -149,9 +176,7 @@ def test_reason_tokens_get_the_gradient_of_their_advantage(params: chex.ArrayTre
 
     @jax.jit
     def log_prob(p: chex.ArrayTree) -> chex.Array:
-        allowed = actor._facts(CONFIG, batch.reason_source)
-        value, _ = transformer.sequence_log_prob(p, MODEL, batch.reason_source, batch.reason, allowed)
-        return jnp.sum(value, axis=1)
+        return jnp.sum(actor._log_reason(p, CONFIG, batch.reason_source, batch.reason), axis=1)
 
     before = log_prob(params)
     grads = gradient(params, config, batch, 0.0)

@@ -246,3 +246,32 @@ def test_more_tables_are_all_searched():
     found = tasks.fit(dataset, tokens.train([dataset.text(r) for r in range(12)], 460), 40, 20)
     asked = tasks.ask(rng(), found, np.zeros(40, int))
     assert set(asked.target[:, 0] - found.tokenizer.special.first_table) == {1, 2}
+
+
+def test_a_reason_holds_what_both_say_and_the_table_says_seldom(setting, partners):
+    only = np.array([2, 6])
+    found = tasks.explain(rng(), setting, np.tile(only, 20), partners, 28, 12)
+    special = setting.tokenizer.special
+    assert {array.dtype for array in found} == {np.dtype(np.int32)}
+    assert (found.ours.shape, found.theirs.shape, found.reason.shape) == ((40, 28), (40, 28), (40, 12))
+    assert set(found.relation.tolist()) == {1, 2}
+    whole = 0
+    for record, ours, theirs, reason in zip(np.tile(only, 20), *found[1:], strict=True):
+        table = setting.dataset.table_of[record]
+        assert (ours[0], theirs[0]) == (special.table(table), special.table(1 - table))
+        words = words_of(setting, reason)
+        assert set(words) <= {"ixus", "95is", "camera", "canon"}  # "digital" one of them says alone
+        whole += "95is" in words
+        text = reason[reason > special.eos]
+        assert np.isin(text, ours).all()
+        assert np.isin(text, theirs).all()
+        assert reason[len(text)] == special.eos
+    assert whole > 20  # the others are reworded
+
+
+def test_a_reason_of_what_has_nothing_in_common_is_its_end_alone(setting):
+    apart = np.full((8, 2), -1, np.int32)
+    apart[3, 1], apart[7, 0] = 4, 0  # a mug and a television
+    found = tasks.explain(rng(), setting, np.tile([3, 7], 5), apart, 28, 12)
+    assert (found.reason[:, 0] == setting.tokenizer.special.eos).all()
+    assert not found.reason[:, 1:].any()

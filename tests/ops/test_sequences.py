@@ -34,6 +34,5 @@ def test_contained_never_counts_padding() -> None:
     np.testing.assert_array_equal(found, [False, False, True])
 
 
-def test_vocabulary_mask() -> None:
-    mask = sequences.vocabulary_mask(jnp.array([3, 0, 5]), 7, (2,))
-    np.testing.assert_array_equal(mask, [False, False, True, True, False, True, False])
+def test_counts_never_count_padding() -> None:
+    np.testing.assert_array_equal(sequences.counts(jnp.array([3, 0, 5, 3, 0]), 7), [0, 0, 0, 2, 0, 1, 0])
