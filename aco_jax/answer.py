@@ -243,15 +243,16 @@ def examples(
     count = config.train.replicas * config.train.merge_every * config.train.anchors_per_step
     ours, theirs = (desk.texts[np.resize(records, count)] for records in (left, right))
     _, reasons = inquiry.reasons(agents, params, ours, theirs, jax.random.key(0), 0.0)
+    said = inquiry.in_words(desk, reasons, ours, theirs)
     return [
         {
             "left": desk.original.text(int(a)),
             "right": desk.original.text(int(b)),
             "relation": row[4],
             "probability": row[5],
-            "reason": desk.tokenizer.decode(reason),
+            "reason": reason,
         }
-        for a, b, row, reason in zip(left, right, rows, reasons[: len(rows)], strict=True)
+        for a, b, row, reason in zip(left, right, rows, said[: len(rows)], strict=True)
     ]
 
 

@@ -125,7 +125,7 @@ def read(desk: Desk, agents: learner_state.Config, reader: Params, request: str,
 
 
 def explain(desk: Desk, agents: learner_state.Config, params: Params, request: str, record: np.ndarray) -> list[str]:
-    """The actor's reason for each of records [n], of tokens that both the request and the record say."""
+    """The actor's reason for each of records [n], in words that both the request and the record say."""
     ours = desk.tokenizer.encode([request] * len(record), desk.texts.shape[1])
     _, reasons = inquiry.reasons(agents, params, ours, desk.texts[record], jax.random.key(0), 0.0)
-    return [desk.tokenizer.decode(tokens) for tokens in reasons]
+    return inquiry.in_words(desk, reasons, ours, desk.texts[record])

@@ -21,7 +21,7 @@ from flax import struct
 
 from aco_jax import learner_state, play
 from aco_jax.agents import actor, base, ranker, rewriter
-from aco_jax.data import retrieval, tasks
+from aco_jax.data import retrieval, tasks, telling
 from aco_jax.desk import Anchors, Desk
 from aco_jax.models import quantization, transformer
 from aco_jax.settings import TrainConfig
@@ -151,7 +151,16 @@ def lexical(
     texts = [desk.tokenizer.decode(row) for row in words]
     if beside is not None:
         texts = [f"{text} {desk.tokenizer.decode(row)}" for text, row in zip(texts, beside, strict=True)]
-    return _found_by(desk, texts, searched, k)
+    return found_by(desk, texts, searched, k)
+
+
+def found_by(desk: Desk, texts: Sequence[str], searched: np.ndarray, k: int) -> np.ndarray:
+    """What n texts find in the tables searched [n], [n, k], by their words."""
+    found = np.full((len(texts), k), retrieval.EMPTY, np.int32)
+    for table in np.unique(searched):
+        mine = np.flatnonzero(searched == table)
+        found[mine] = retrieval.search(desk.lexical, [texts[i] for i in mine.tolist()], int(table), k)[0]
+    return found
 
 
 def nearest(team: Staff, source: np.ndarray, searched: np.ndarray) -> np.ndarray:
@@ -244,10 +253,10 @@ def reasons(
     return np.asarray(source), np.asarray(reason)
 
 
-def told_by(desk: Desk, reason: np.ndarray, searched: np.ndarray, k: int) -> np.ndarray:
-    """What the words of reasons [n, T] find in the tables searched [n], each word once: [n, k]."""
-    once = [" ".join(dict.fromkeys(desk.tokenizer.decode(row).split())) for row in reason]
-    return _found_by(desk, once, searched, k)
+def in_words(desk: Desk, reason: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> list[str]:
+    """What reasons [n, T] for pairs of texts [n, T'] say: the words that both texts say whole, each once."""
+    read = [[desk.tokenizer.decode(row) for row in rows] for rows in (reason, ours, theirs)]
+    return [telling.said_by_both(*each) for each in zip(*read, strict=True)]
 
 
 def at_once(model: transformer.Config) -> int:
@@ -263,14 +272,6 @@ def chunked(run: Callable[..., jax.Array], *arrays: np.ndarray, size: int = CHUN
         missing = size - len(parts[0])
         found.append(np.asarray(run(*(np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) for x in parts))))
     return np.concatenate(found)[:count]
-
-
-def _found_by(desk: Desk, texts: Sequence[str], searched: np.ndarray, k: int) -> np.ndarray:
-    found = np.full((len(texts), k), retrieval.EMPTY, np.int32)
-    for table in np.unique(searched):
-        mine = np.flatnonzero(searched == table)
-        found[mine] = retrieval.search(desk.lexical, [texts[i] for i in mine.tolist()], int(table), k)[0]
-    return found
 
 
 @partial(jax.jit, static_argnames="config")

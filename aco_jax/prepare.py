@@ -207,7 +207,7 @@ def give_reasons(
     """The batch with a sampled reason for stating relation 1 of candidate `place` [n] of row 0, and what it is worth.
 
     A reason is worth what it tells: the reciprocal rank of the candidate where its table is searched by the reason's
-    words alone, each once, less REASON_COST a token. Beside the batch stands the mean of these reciprocal ranks.
+    words alone, less REASON_COST a token. Beside the batch stands the mean of these reciprocal ranks.
 
     The reward model is not asked: it learned that a response with words at its end is worse, and learning by what it
     said of reasons emptied all of them.
@@ -217,7 +217,8 @@ def give_reasons(
     theirs = desk.texts[np.maximum(stated, 0)]
     source, reason = inquiry.reasons(team.agents, params["actor"], batch.text, theirs, key, 1.0)
     there = stated >= 0
-    tells = _reciprocal_rank(inquiry.told_by(desk, reason, batch.searched, inquiry.DEPTH), stated)
+    said = inquiry.in_words(desk, reason, batch.text, theirs)
+    tells = _reciprocal_rank(inquiry.found_by(desk, said, batch.searched, inquiry.DEPTH), stated)
     value = np.where(there, tells - REASON_COST * (reason > 0).sum(axis=1), 0.0).astype(np.float32)
     batch = dataclasses.replace(batch, reason_source=source, reason=reason, reason_value=value)
     return batch, float(tells[there].mean()) if there.any() else 0.0

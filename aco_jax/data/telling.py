@@ -57,9 +57,8 @@ def words(
         first: dict[str, str] = {}
         for column in tokenizer.columns:
             if column not in silent:
-                for text in row.get(column, "").lower().split():
-                    first.setdefault(_EDGES.sub("", text), column)
-        first.pop("", None)
+                for text in plain(row.get(column, "")):
+                    first.setdefault(text, column)
         found.append(first)
     unique = list(dict.fromkeys(text for first in found for text in first))
     tokens = dict(zip(unique, map(tuple, tokenizer.encode_lists(unique)), strict=True))
@@ -107,6 +106,17 @@ def holds(bag: AbstractSet[str], text: str) -> bool:
     """Whether all parts of a word are in a bag, or the word written together."""
     found = parts(text)
     return all(part in bag for part in found) or "".join(found) in bag
+
+
+def plain(text: str) -> list[str]:
+    """The words of a text, in lower case and without the marks around them."""
+    return [word for each in text.lower().split() if (word := _EDGES.sub("", each))]
+
+
+def said_by_both(words: str, ours: str, theirs: str) -> str:
+    """Those of some words that two texts say, each once."""
+    both = {*plain(ours)} & {*plain(theirs)}
+    return " ".join(dict.fromkeys(word for word in plain(words) if word in both))
 
 
 def parts(text: str) -> list[str]:

@@ -70,3 +70,9 @@ def test_no_token_is_used_more_often_than_it_is_in_stock(words):
     blue, mug, code = words[2]
     assert telling.choose(words[2], 99, Counter([*blue.ids, *code.ids])) == [blue, code]
     assert telling.choose([mug, mug], 99, Counter([*mug.ids])) == [mug]
+
+
+def test_only_whole_words_of_both_are_said_and_each_once():
+    said = telling.said_by_both("red mugs 12 Red jug 12", "a red jug, 12 cm", "(red) JUG 12 mug")
+    assert said == "red 12 jug"
+    assert telling.said_by_both("", "red", "red") == ""
