@@ -30,7 +30,7 @@ ROLES = {
     "is not a language model and not in this folder",
     "reward": "scores the text of a stated relation. The heads on evidence and the rules of the ensemble are not in "
     "this folder",
-    "actor": "decides on a candidate, and gives the reason in words of the two records",
+    "actor": "decides on a candidate, and gives the reason in words that both records say",
 }
 WAY_OUT = "a run with --config.model.published=True has T5's form, its reward model Llama's"
 _TEXT = ("scalar", "dropout", "gaussian")

@@ -163,9 +163,8 @@ def rewrite(
         held = [word for word in words if telling.holds(bag, word.text)]
         queries.append(telling.ids(telling.choose(held, room)))
         for number, part in enumerate(_subqueries(held or words, title)):
-            targets.append(
-                [setting.tokenizer.special.level(number), *telling.ids(telling.choose(part or held or words, room))]
-            )
+            chosen = telling.choose(part or held or words, room)
+            targets.append([setting.tokenizer.special.level(number), *telling.ids(chosen)])
     source = rewrite_sources(setting, rows, records, tokens.pad(queries, room), SUBQUERIES)
     target = _end(setting, tokens.pad(targets, setting.target_length - 1))
     repeated = np.repeat(np.asarray(records, np.int32), SUBQUERIES)
