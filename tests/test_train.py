@@ -245,7 +245,7 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
     assert all(np.abs(change).max() > 0 for change in plain.values())
     for own, changed in (
         ("base", dataclasses.replace(batch, lost=batch.lost.at[0].add(1.0))),
-        ("actor", dataclasses.replace(batch, reason_value=batch.reason_value.at[0].add(1.0))),
+        ("actor", dataclasses.replace(batch, reason_value=batch.reason_value + jnp.arange(len(batch.reason)))),
     ):
         found = step(changed)
         different = {name for name in found if not np.array_equal(found[name], plain[name])}
