@@ -28,7 +28,7 @@ from aco_jax import (
     train,
 )
 from aco_jax import desk as desks
-from aco_jax.agents import null_shift
+from aco_jax.agents import actor, null_shift
 from aco_jax.data import catalogue, records
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
@@ -241,6 +241,12 @@ def test_every_agent_is_moved_and_only_by_what_is_its_own(
 ) -> None:
     """A penalty of the base moves the base alone, the worth of a reason the actor alone: nothing crosses over."""
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
+    # Texts that both say two words: so short as they are here most have none in common, and no reason to give.
+    words = jnp.asarray(parts.agents.actor.model.vocab_size - jnp.array([[2, 1]]), jnp.int32)
+    both = jnp.pad(jnp.tile(words, (4, 1)), ((0, 0), (0, batch.text.shape[1] - 2)))
+    source = actor.reason_source(parts.agents.actor, jnp.zeros(4, jnp.int32), both, both)
+    reason = jnp.zeros_like(batch.reason).at[:, :2].set(words).at[:, 2].set(parts.agents.actor.special.eos)
+    batch = dataclasses.replace(batch, reason_source=source, reason=reason)
     plain = step(batch)
     assert all(np.abs(change).max() > 0 for change in plain.values())
     for own, changed in (
