@@ -18,7 +18,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import checkpoints, configuration, inquiry, learner_state, probes, progress, statements, supervision, waves
+from aco_jax import (
+    checkpoints,
+    configuration,
+    inquiry,
+    learner_state,
+    probes,
+    progress,
+    self_training,
+    statements,
+    supervision,
+    waves,
+)
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.agents import ranker
@@ -193,11 +204,13 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     logits, alone = map(np.array, _logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
 
+    own = self_training.within(*(desk.dataset, desk.index, problem, run.believed, params["judge"], agents.ranker.judge))
+
     def posteriors(told: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """That of all members, and [C, P] of each set of them."""
         found = []
         for each in progress.through([logits, *alone], "competing", "judge"):
-            believed = supervision.update(problem, run.believed, each + told, stating=True)
+            believed = supervision.update(problem, run.believed, each + told, stating=True, within=own)
             found.append(probability(believed))
         return found[0], np.stack(found[1:])
 

@@ -26,6 +26,14 @@ class Config:
     turns: int = 7  # of competing and of agreeing over three tables
     violation: float = 0.05  # prior weight of two pairs of three records without the third
     possible: float = 1e-3  # probability from which a pair is looked at with a third record
+    shared: float = 0.05  # the same where partners are many
+
+
+class Within(NamedTuple):
+    """Pairs of records of one table [Q, 2], lower record first, and how likely each says the same thing twice [Q]."""
+
+    pair: np.ndarray
+    probability: np.ndarray
 
 
 class Rivals(NamedTuple):
@@ -70,13 +78,24 @@ def posteriors(
 
     posterior = compete(np.zeros(count))
     if len(found) > 1:
-        kept = np.flatnonzero(posterior > config.possible)
-        threes = kept[matching.triangles(problem.pair[kept])]
+        threes, _ = matching.corners(problem.pair, posterior > config.possible)
         message = np.zeros(threes.shape)
         for _ in range(config.turns):
             message = (message + matching.agreement(posterior[threes], message, config.violation)) / 2
             posterior = compete(np.bincount(threes.ravel(), message.ravel(), count))
     return posterior.astype(np.float32)
+
+
+def in_groups(problem: listing.Problem, posterior: np.ndarray, within: Within, config: Config = Config()) -> np.ndarray:
+    """[P] float32: pairs where records have many partners, between each by itself and what groups make of them.
+
+    There no pair competes with another, unless a table says that their records in it are two different things: pairs of
+    one table tell, beside those of two, which records form a group. Groups are as sure of their errors as of the rest,
+    so that what a pair is believed at is the mean of both.
+    """
+    pairs, each = np.concatenate([problem.pair, within.pair]), np.concatenate([posterior, within.probability])
+    together = matching.grouped(pairs, each, config.violation, config.turns, config.shared)[: len(posterior)]
+    return ((posterior + together) / 2).astype(np.float32)
 
 
 def multiplicity(problem: listing.Problem, p: np.ndarray, *, alike: bool = False) -> np.ndarray:

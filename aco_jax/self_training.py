@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import progress, supervision
-from aco_jax.data import listing
+from aco_jax import competition, progress, supervision
+from aco_jax.data import descriptions, listing
+from aco_jax.data.records import Dataset
 from aco_jax.models import judge
 from aco_jax.types import Params
 
@@ -40,6 +41,8 @@ class _Taught(NamedTuple):
 
 
 def run(
+    dataset: Dataset,
+    index: descriptions.Index,
     problem: listing.Problem,
     halves: Sequence[listing.Problem],
     settings: judge.Config,
@@ -54,6 +57,7 @@ def run(
     the best is seldom mutual; in the latter case all are believed first.
 
     Args:
+        dataset, index: what the lists are about; see `supervision.reword` and `within`.
         halves: each table against itself.
         logits: [R, K] what is said where nothing is believed, of which nothing can be learned.
 
@@ -100,13 +104,54 @@ def run(
             said = zip(halves, of_themselves(params), strict=True)
             sure = [supervision.unpartnered(half, logits, many=many) for half, logits in said]
             lessons = supervision.join(lessons, single, sure)
+        if believed.many:
+            reworded = supervision.reword(problem, dataset, index, believed)
+            lessons = jax.tree.map(lambda *parts: np.concatenate(parts), lessons, reworded)
         kept = believed.fold
         params, logits, checked, loss = taught(believed, proposed, lessons, number)
         last = number == rounds - 1
         believed = supervision.update(problem, believed, logits, checked=checked, stating=last)
+        if last and (own := within(dataset, index, problem, believed, params, settings)):
+            believed = supervision.update(problem, believed, logits, stating=True, within=own)
         metrics = {"ranker/judge_loss": loss, "data/believed": float((believed.weight > 0).mean())}
     # What it says of a list must come from who never saw it.
     return Trained(params, dataclasses.replace(believed, fold=kept), logits, metrics)
+
+
+def within(
+    dataset: Dataset,
+    index: descriptions.Index,
+    problem: listing.Problem,
+    state: supervision.State,
+    params: Params,
+    settings: judge.Config,
+    config: supervision.Config = DEFAULTS,
+) -> competition.Within | None:
+    """What the judge says of pairs of one table, where records have many partners; None where they have not.
+
+    Only records are compared that share a partner which is possible, by what is believed.
+    """
+    if not many_partners(state, config):
+        return None
+    likely = problem.pair[np.asarray(state.posterior) > config.competing.shared]
+    partners = np.bincount(likely.ravel(), minlength=problem.size)
+    sharing = np.zeros(problem.size, bool)
+    for one, other in (likely.T, likely.T[::-1]):
+        sharing[one[partners[other] > 1]] = True
+    codes, logits = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for records, lists in listing.within(dataset, index, problem, sharing):
+        seen = listing.everything(lists).evidence[:, 0]
+        said = judge.judged_lists(params, settings, seen, np.full(len(seen), config.folds))[..., 0]
+        known = lists.place >= 0
+        pair = np.sort(records[lists.pair], axis=1).astype(np.int64)
+        codes.append((pair[:, 0] * problem.size + pair[:, 1])[lists.place[known]])
+        logits.append(said[known].astype(np.float64))
+    code, number = np.unique(np.concatenate(codes), return_inverse=True)
+    mean = np.bincount(number, np.concatenate(logits), len(code)) / np.maximum(
+        np.bincount(number, minlength=len(code)), 1
+    )
+    pair = np.stack([code // problem.size, code % problem.size], axis=1).astype(np.int32)
+    return competition.Within(pair, 1 / (1 + np.exp(-mean)))
 
 
 def seldom_mutual(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:

@@ -18,11 +18,14 @@ import numpy as np
 from flax import struct
 
 from aco_jax import competition
-from aco_jax.data import listing
+from aco_jax.data import descriptions, listing, noise
+from aco_jax.data.records import Dataset
 from aco_jax.ops import calibration
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates
 
 EMPTY_LOGIT = -30.0
+REWORDING = 1  # a stream of random numbers beside the rounds' own
+REWORDED = (0.1, 0.5)  # from how little to how much of an anchor is said in other words
 
 Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the fold [n] of each
 
@@ -51,6 +54,7 @@ class Config:
     least_first: int = 20  # of them, where there are as many
     again: float = 0.3  # share of each table's records that find a partner in their own, if all tables repeat theirs
     alike: float = 0.85  # a partner said again is at least so much as like it as the anchor is
+    reworded: int = 2048  # lists whose anchors are said in other words, where partners are many
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
     apart: float = 0.05  # least difference that the scaled average is divided by
@@ -130,18 +134,54 @@ def propose(problem: listing.Problem, state: State, config: Config = Config()) -
     beliefs [2 n, 1, K], and the fold [2 n] of each. Of a hidden match every candidate is unrelated: the answer is NULL.
     """
     rows = np.flatnonzero(np.asarray(state.weight) > 0)
-    related = partners(problem, state, rows, config)
-    hidden = related | _said_again(problem, state, rows, config.alike) if state.many else related
+    related, hidden = _answers(problem, state, rows, config)
     seen = [listing.observe(problem, rows), listing.observe(problem, rows, hidden)]
     record = np.concatenate([problem.record[rows], np.where(hidden, -1, problem.record[rows])])
     place = np.concatenate([problem.place[rows]] * 2)
     validity = np.where(record >= 0, problem.validity[np.maximum(place, 0)], 0.0)
     candidates = listing.candidates(record, np.concatenate(seen), validity)
-    relation = np.where(np.concatenate([related, np.zeros_like(related)]), config.relation, UNRELATED)
-    weight = np.asarray(state.weight)[rows]
+    return _lessons(candidates, related, state, rows, config)
+
+
+def reword(
+    problem: listing.Problem, dataset: Dataset, index: descriptions.Index, state: State, config: Config = Config()
+) -> Lessons:
+    """The lists of `propose`, about their anchors in other words; of many lists as many as `reworded`, for the same.
+
+    What is believed where records are said again and again are the pairs that are most alike, which would teach that
+    there are no others.
+    """
+    rng = np.random.default_rng([int(state.seed), int(state.round), REWORDING])
+    believed = np.flatnonzero(np.asarray(state.weight) > 0)
+    rows = np.sort(rng.permutation(believed)[: config.reworded])
+    related, hidden = _answers(problem, state, rows, config)
+    anchors = [
+        noise.corrupt(rng, dataset.row(record), rng.uniform(*REWORDED)) for record in problem.anchor[rows].tolist()
+    ]
+    described = descriptions.describe(index, problem.home[rows], anchors)
+    told = [problem.record[rows], np.where(hidden, -1, problem.record[rows])]
+    nobody = np.zeros(len(rows), bool)
+    seen, validity, _ = zip(
+        *(listing.observe_new(problem, index, described, record, rows, nobody) for record in told), strict=True
+    )
+    candidates = listing.candidates(*map(np.concatenate, (told, seen, validity)))
+    lessons, belief, fold = _lessons(candidates, related, state, rows, config)
+    return lessons, dataclasses.replace(belief, weight=belief.weight * len(believed) / max(1, len(rows))), fold
+
+
+def _answers(problem: listing.Problem, state: State, rows: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """[r, K] bool: the believed partners of lists `rows`, and what is hidden where they are."""
+    related = partners(problem, state, rows, config)
+    return related, related | _said_again(problem, state, rows, config.alike) if state.many else related
+
+
+def _lessons(candidates: Candidates, related: np.ndarray, state: State, rows: np.ndarray, config: Config) -> Lessons:
+    """Lists `rows` with their partners `related` [r, K], then as many without."""
+    record = candidates.record
+    relation = np.where(np.concatenate([related, np.zeros_like(related)])[:, None], config.relation, UNRELATED)
     belief = Belief(
-        relation=np.where(record >= 0, relation, UNKNOWN)[:, None].astype(np.int32),
-        weight=np.concatenate([weight, weight]).astype(np.float32),
+        relation=np.where(record >= 0, relation, UNKNOWN).astype(np.int32),
+        weight=np.concatenate([np.asarray(state.weight)[rows]] * 2).astype(np.float32),
         planted=np.zeros(len(record), bool),
     )
     return candidates, belief, np.concatenate([np.asarray(state.fold)[rows]] * 2)
@@ -241,6 +281,7 @@ def update(
     *,
     checked: Checked | None = None,
     stating: bool = False,
+    within: competition.Within | None = None,
 ) -> State:
     """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches.
 
@@ -252,6 +293,7 @@ def update(
             rare it is and, where a table seldom repeats its records, be like the first. In learning there is none
             in such tables; in others it stands for itself, for the first judge knows one partner only, and would
             teach the next that there are no others.
+        within: pairs of one table, where partners are many; see `competition.in_groups`.
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior, checked = estimate_prior(problem, logits, config), checked or state.checked
@@ -264,6 +306,8 @@ def update(
     p = competition.null_softmax(shifted)
     several = competition.multiplicity(problem, p)
     posterior = competition.posteriors(problem, shifted, shift, several, config.competing, stating=stating)
+    if within is not None:
+        posterior = competition.in_groups(problem, posterior, within, config.competing)
     known = problem.place >= 0
     ours = np.where(known, posterior[np.maximum(problem.place, 0)], 0.0)
     best = ours.max(axis=1)

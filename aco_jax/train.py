@@ -186,7 +186,17 @@ def believe(
     """Self-training of the judge."""
     halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
     trained = self_training.run(
-        *(desk.problem, halves, agents.ranker.judge, run.believed, run.logits, config.seed, rounds)
+        *(
+            desk.dataset,
+            desk.index,
+            desk.problem,
+            halves,
+            agents.ranker.judge,
+            run.believed,
+            run.logits,
+            config.seed,
+            rounds,
+        )
     )
     state = replicas.place(stages.with_judge(run.state, trained.params, agents), mesh)
     return dataclasses.replace(run, state=state, believed=trained.believed, logits=trained.logits), trained.metrics
@@ -211,6 +221,8 @@ def judge_again(
     seen = jnp.asarray(listing.everything(desk.problem).evidence[:, 0])
     logits = np.asarray(judge.judged(params, agents.ranker.judge, seen, fold, agents.ranker.folds))[..., 0]
     believed = supervision.update(desk.problem, run.believed, logits, stating=True)
+    if own := self_training.within(desk.dataset, desk.index, desk.problem, believed, params, agents.ranker.judge):
+        believed = supervision.update(desk.problem, believed, logits, stating=True, within=own)
     believed = dataclasses.replace(believed, fold=fold)
     metrics = {"data/believed": float((believed.weight > 0).mean())}
     return dataclasses.replace(run, believed=believed, logits=logits), metrics

@@ -64,3 +64,15 @@ def test_where_repeats_are_rare_only_a_copy_is_stated_as_a_further_partner(probl
     one_each = {(k, 8 + k) for k in range(8)}
     assert {tuple(pair) for pair in problem.pair[learned > 0.5].tolist()} == one_each
     assert {tuple(pair) for pair in problem.pair[stated > 0.5].tolist()} == one_each | {(0, 8 + COPY)}
+
+
+def test_where_partners_are_many_a_table_tells_which_of_them_are_one_thing(problem: listing.Problem) -> None:
+    """Record 0 is as sure of its copy's partner as of a sibling's, which the right table says is another thing."""
+    sure = {(0, 8): 0.95, (0, 8 + COPY): 0.9, (0, 9): 0.9, (1, 9): 0.95}
+    posterior = np.array([sure.get(tuple(pair), 0.01) for pair in problem.pair.tolist()])
+    said = competition.Within(np.array([[8, 9], [8, 8 + COPY], [9, 8 + COPY]]), np.array([0.02, 0.95, 0.02]))
+    found = competition.in_groups(problem, posterior, said)
+    stated = {tuple(pair) for pair in problem.pair[found > 0.5].tolist()}
+    assert stated == {(0, 8), (0, 8 + COPY), (1, 9)}
+    alone = problem.pair.tolist().index([0, 9])
+    assert abs(found[alone] - posterior[alone] / 2) < 0.05  # a mean of what it is by itself and of nothing

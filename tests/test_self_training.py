@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,14 @@ from aco_jax.models import judge
 
 JUDGE = judge.Config(columns=evidence.JUDGED, witnesses=settings.WITNESSES, relations=1, steps=150)
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbor", "island", "kettle", "meadow"]
-Case = tuple[listing.Problem, list[listing.Problem], np.ndarray]  # and what each record is about
+
+
+class Case(NamedTuple):
+    dataset: records.Dataset
+    index: descriptions.Index
+    problem: listing.Problem
+    halves: list[listing.Problem]
+    about: np.ndarray  # what each record is about
 
 
 def case(times: int, things: int) -> Case:
@@ -32,7 +41,7 @@ def case(times: int, things: int) -> Case:
     index = descriptions.fit(dataset)
     lists = retrieval.candidates(dataset, [index.records.text, index.records.title], k=8)
     problem = listing.prepare(dataset, index, lists)
-    return problem, listing.halves(dataset, index, problem, 0), np.concatenate(about)
+    return Case(dataset, index, problem, listing.halves(dataset, index, problem, 0), np.concatenate(about))
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +50,18 @@ def repeated() -> Case:
 
 
 def trained(parts: Case) -> self_training.Trained:
-    problem, halves, _ = parts
-    nothing = np.zeros(problem.record.shape, np.float32)
-    return self_training.run(problem, halves, JUDGE, supervision.init(problem, 0), nothing, 0)
+    nothing = np.zeros(parts.problem.record.shape, np.float32)
+    return self_training.run(*parts[:4], JUDGE, supervision.init(parts.problem, 0), nothing, 0)
 
 
 def recall_and_precision(parts: Case, posterior: np.ndarray) -> tuple[float, float]:
-    problem, _, about = parts
-    first, second = about[problem.pair].T
+    first, second = parts.about[parts.problem.pair].T
     right, stated = first == second, posterior > 0.5
     return float(stated[right].mean()), float(right[stated].mean())
 
 
 def test_records_that_both_tables_repeat_find_all_their_partners(repeated: Case) -> None:
-    start = supervision.init(repeated[0], 0)
+    start = supervision.init(repeated.problem, 0)
     assert self_training.seldom_mutual(start)  # for others are as good, not for want of partners
     found = trained(repeated)
     assert found.believed.many
@@ -65,14 +72,14 @@ def test_records_that_both_tables_repeat_find_all_their_partners(repeated: Case)
 
 def test_few_partners_are_not_taken_for_many() -> None:
     parts = case(times=1, things=80)
-    assert self_training.seldom_mutual(supervision.init(parts[0], 0), supervision.Config(few=0.9))
+    assert self_training.seldom_mutual(supervision.init(parts.problem, 0), supervision.Config(few=0.9))
     found = trained(parts)
     assert not found.believed.many
     assert recall_and_precision(parts, found.believed.posterior)[1] > 0.9
 
 
 def test_the_signs_are_needed_of_every_table(repeated: Case) -> None:
-    problem, halves, _ = repeated
+    problem, halves = repeated.problem, repeated.halves
     state = supervision.init(problem, 0)
     sure = [np.where(half.record >= 0, 6.0, -30.0) for half in halves]
     unsure = [sure[0], np.where(halves[1].record >= 0, -6.0, -30.0)]
@@ -90,7 +97,7 @@ def test_the_signs_are_needed_of_every_table(repeated: Case) -> None:
 
 
 def test_a_partner_said_again_is_hidden_with_it_and_is_no_lesson_of_its_own(repeated: Case) -> None:
-    problem, _, about = repeated
+    problem, about = repeated.problem, repeated.about
     once = supervision.init(problem, 0, supervision.ALL_MUTUAL)
     rows = np.flatnonzero(once.weight > 0)
     same = (about[problem.record[rows]] == about[problem.anchor[rows]][:, None]) & (problem.record[rows] >= 0)
@@ -105,7 +112,7 @@ def test_a_partner_said_again_is_hidden_with_it_and_is_no_lesson_of_its_own(repe
 
 
 def test_where_both_have_many_each_pair_stands_for_itself(repeated: Case) -> None:
-    problem, _, about = repeated
+    problem, about = repeated.problem, repeated.about
     right = about[problem.anchor][:, None] == about[np.maximum(problem.record, 0)]
     logits = np.where(problem.record >= 0, np.where(right, 2.0, -4.0), supervision.EMPTY_LOGIT)
     expected = 1 / (1 + np.exp(-np.where(np.equal(*about[problem.pair].T), 2.0, -4.0)))
@@ -116,9 +123,60 @@ def test_where_both_have_many_each_pair_stands_for_itself(repeated: Case) -> Non
 
 def test_in_a_table_against_itself_partners_are_many_only_if_they_are_many_between_tables(repeated: Case) -> None:
     """All of a family like one of the other half best: copies of it are surely there, siblings by half."""
-    half = repeated[1][0]
+    half = repeated.halves[0]
     close = (half.score > np.median(half.score[half.record >= 0])) & (half.record >= 0)
     first = np.where(close, half.record, half.size).min(axis=1, keepdims=True)
     logits = np.where(close & (half.record == first), 5.0, np.where(close, 1.0, -6.0))
     family, copies = (supervision.unpartnered(half, logits, many=many).mean() for many in (False, True))
     assert copies < family - 0.1
+
+
+def test_what_a_table_repeats_is_found_where_partners_are_many_and_only_there(repeated: Case) -> None:
+    found = trained(repeated)
+    parts, about = (repeated.dataset, repeated.index, repeated.problem), repeated.about
+    own = self_training.within(*parts, found.believed, found.params, JUDGE)
+    assert own is not None
+    left, right = own.pair.T
+    assert (left < right).all()
+    np.testing.assert_array_equal(*repeated.dataset.table_of[own.pair].T)
+    assert len(np.unique(own.pair, axis=0)) == len(own.pair)
+    same, stated = about[left] == about[right], own.probability > 0.5
+    assert same.sum() > 0.95 * 2 * 24 * 6  # six pairs of four, in either table
+    assert stated[same].mean() > 0.8
+    assert same[stated].mean() > 0.8
+    once = dataclasses.replace(found.believed, many=np.bool_(False), several=np.zeros(2, np.float32))
+    assert self_training.within(*parts, once, found.params, JUDGE) is None
+
+
+def test_only_records_that_share_a_partner_are_compared(repeated: Case) -> None:
+    problem = repeated.problem
+    state = dataclasses.replace(supervision.init(problem, 0), many=np.bool_(True))
+    params = judge.init(jax.random.key(0), JUDGE)
+    parts = (repeated.dataset, repeated.index, problem)
+    posterior = np.zeros(len(problem.pair), np.float32)
+    of_nobody = self_training.within(*parts, dataclasses.replace(state, posterior=posterior), params, JUDGE)
+    assert of_nobody is not None
+    assert of_nobody.pair.shape == (0, 2)
+    partner = problem.pair[:, 1] == problem.pair[0, 1]
+    of_one = self_training.within(*parts, dataclasses.replace(state, posterior=partner * 0.9), params, JUDGE)
+    assert of_one is not None
+    assert set(of_one.pair.ravel()) <= set(problem.pair[partner, 0])
+    assert len(of_one.pair)
+
+
+def test_what_is_said_in_other_words_is_believed_as_it_was(repeated: Case) -> None:
+    problem = repeated.problem
+    state = dataclasses.replace(supervision.init(problem, 0, supervision.ALL_MUTUAL), many=np.bool_(True))
+    candidates, belief, fold = supervision.propose(problem, state)
+    other, believed, folds = supervision.reword(problem, repeated.dataset, repeated.index, state)
+    np.testing.assert_array_equal(other.record, candidates.record)
+    np.testing.assert_array_equal(believed.relation, belief.relation)
+    np.testing.assert_array_equal(believed.weight, belief.weight)
+    np.testing.assert_array_equal(folds, fold)
+    score = evidence.NAMES.index("score")
+    seen = belief.relation[:, 0] == 1
+    assert other.evidence[:, 0][seen][:, score].mean() < candidates.evidence[:, 0][seen][:, score].mean()
+    few = supervision.Config(reworded=10)
+    other, believed, _ = supervision.reword(problem, repeated.dataset, repeated.index, state, few)
+    assert len(other.record) == 20
+    np.testing.assert_allclose(believed.weight.sum(), belief.weight.sum(), rtol=1e-5)

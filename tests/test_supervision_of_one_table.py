@@ -47,6 +47,21 @@ def test_halves_part_a_table_and_keep_its_evidence(clean_and_repeated):
     assert (listing.halves(dataset, descriptions.fit(dataset), problem, 1)[1].record != again[1].record).any()
 
 
+def test_a_table_is_looked_at_within_without_anybody_beside_itself(clean_and_repeated):
+    dataset, problem, _ = clean_and_repeated
+    kept = np.arange(dataset.size) % 2 == 1
+    found = listing.within(dataset, descriptions.fit(dataset), problem, kept)
+    for number, (rows, lists) in enumerate(found):
+        assert kept[rows].all()
+        assert (dataset.table_of[rows] == number).all()
+        left, right = rows[lists.pair].T
+        assert (left != right).all()
+        np.testing.assert_array_equal(lists.mean, problem.mean)
+        filled = lists.record >= 0
+        assert (np.diff(filled.astype(int), axis=1) <= 0).all()  # empty slots come last
+    assert listing.within(dataset, descriptions.fit(dataset), problem, np.zeros(dataset.size, bool)) == []
+
+
 def test_who_is_repeated_is_no_stranger(clean_and_repeated):
     """A judge that knows equal text finds the copies in table b, and nobody in table a."""
     halves = clean_and_repeated[2]

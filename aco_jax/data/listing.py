@@ -6,7 +6,9 @@ A list is about an anchor and a table that is searched. Nothing here is believed
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -105,26 +107,27 @@ def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: 
     of fewer than four, or whose records have nothing in common, is left out.
     """
     found = []
-    for table, first in zip(dataset.tables, dataset.offsets.tolist(), strict=False):
-        if len(table.ids) < 4:
-            continue
-        order = np.random.default_rng([seed, first]).permutation(len(table.ids))[:SAMPLE]
-        parts = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
-        names, rows = ("one half", "the other half"), np.concatenate(parts)
-        parted = Dataset(
-            tuple(
-                Table(name, tuple(table.ids[i] for i in part.tolist()), table.columns, table.cells[part])
-                for name, part in zip(names, parts, strict=True)
-            ),
-            dataset.relations,
-        )
-        records = index.records.take(first + rows)
-        own = dataclasses.replace(index, records=records, repeats=descriptions.nearest_own(records, parted.offsets))
-        lists = candidate_lists(parted, [records.text, records.title], k=problem.record.shape[1])
-        if not np.any(lists.record >= 0):
-            continue
-        half = prepare(parted, own, lists)
-        found.append(dataclasses.replace(half, mean=problem.mean, std=problem.std))
+    for first, end in pairwise(dataset.offsets.tolist()):
+        order = np.random.default_rng([seed, first]).permutation(end - first)[:SAMPLE]
+        parts = [first + np.sort(order[: len(order) // 2]), first + np.sort(order[len(order) // 2 :])]
+        if end - first >= 4 and (half := _of_one_table(dataset, index, problem, parts)):
+            found.append(half)
+    return found
+
+
+def within(
+    dataset: Dataset, index: descriptions.Index, problem: Problem, kept: np.ndarray
+) -> list[tuple[np.ndarray, Problem]]:
+    """Each table's records that are `kept` [N] bool against the others of them, and which records [2 n] those are.
+
+    Every record stands there twice, on either side. Evidence is standardised as that of `problem`; a table whose
+    records have nothing in common is left out.
+    """
+    found = []
+    for first, end in pairwise(dataset.offsets.tolist()):
+        records = first + np.flatnonzero(kept[first:end])
+        if len(records) > 1 and (lists := _of_one_table(dataset, index, problem, [records, records])):
+            found.append((np.tile(records, 2), lists))
     return found
 
 
@@ -214,6 +217,31 @@ def candidates(record: np.ndarray, seen: np.ndarray, validity: np.ndarray) -> Ca
         reading=blank,
         tokens=blank.astype(np.int32),
     )
+
+
+def _of_one_table(
+    dataset: Dataset, index: descriptions.Index, problem: Problem, parts: Sequence[np.ndarray]
+) -> Problem | None:
+    """Two sets of records of one table against each other, no record against itself; None without any candidate."""
+    rows = np.concatenate(parts)
+    number = int(dataset.table_of[rows[0]])
+    table, start = dataset.tables[number], int(dataset.offsets[number])
+    parted = Dataset(
+        tuple(
+            Table(name, tuple(table.ids[i] for i in part.tolist()), table.columns, table.cells[part])
+            for name, part in zip(("one part", "the other part"), (part - start for part in parts), strict=True)
+        ),
+        dataset.relations,
+    )
+    records = index.records.take(rows)
+    own = dataclasses.replace(index, records=records, repeats=descriptions.nearest_own(records, parted.offsets))
+    lists = candidate_lists(parted, [records.text, records.title], k=problem.record.shape[1])
+    others = np.where(rows[lists.record] == rows[lists.anchor][:, None], -1, lists.record)
+    order = np.argsort(others < 0, axis=1, kind="stable")
+    lists = dataclasses.replace(lists, record=np.take_along_axis(others, order, axis=1))
+    if not np.any(lists.record >= 0):
+        return None
+    return dataclasses.replace(prepare(parted, own, lists), mean=problem.mean, std=problem.std)
 
 
 def _place(problem: Problem, left: np.ndarray, right: np.ndarray) -> np.ndarray:

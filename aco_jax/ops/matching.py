@@ -13,6 +13,7 @@ _GREATEST_LOGIT, _LEAST_LOGIT = 12.0, -30.0
 _GREATEST_REST = 60.0  # e to it can still be held
 _SLIGHT = 1e-5  # odds of a pair that no other feels
 _SETTLED = 1e-6  # change of a message in a step below which it has arrived
+_HEARD = (1e-5, 1 - 1e-5)  # the least and the greatest probability that a pair has by itself
 
 
 def partner_message(
@@ -46,17 +47,30 @@ def further_weight(several: float, partnered: float) -> float:
     return float(np.clip(2 * several / max((1 - several) * partnered, 1e-12), LEAST, MOST))
 
 
-def triangles(pair: np.ndarray) -> np.ndarray:
-    """The pairs [T, 3] (i, j), (j, k), (i, k) that are all there, numbers in `pair` [P, 2], which is sorted, i < j."""
-    size = int(pair.max(initial=-1)) + 1
-    code, start = pair[:, 0].astype(np.int64) * size + pair[:, 1], np.searchsorted(pair[:, 0], np.arange(size + 1))
-    count = np.diff(start)[pair[:, 1]]
-    first = np.repeat(np.arange(len(pair)), count)
-    second = start[pair[first, 1]] + np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count)
-    wanted = pair[first, 0].astype(np.int64) * size + pair[second, 1]
-    third = np.minimum(np.searchsorted(code, wanted), len(code) - 1)
+def corners(pair: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Threes of records that pairs join: all three pairs of some [T, 3], the two there are of others [W, 2].
+
+    Numbers in `pair` [P, 2], in which i < j and no pair stands twice; only those `heard` [P] bool are looked at.
+    """
+    chosen, size = np.flatnonzero(heard), int(pair.max(initial=-1)) + 1
+    code = pair[chosen, 0].astype(np.int64) * size + pair[chosen, 1]
+    order = np.argsort(code)
+    chosen, code = chosen[order], code[order]
+    record, other = np.concatenate([pair[chosen], pair[chosen, ::-1]]).T
+    by_record = np.argsort(record, kind="stable")
+    number = np.tile(chosen, 2)[by_record]
+    record, other = record[by_record], other[by_record]
+    place = np.arange(len(record))
+    later = np.searchsorted(record, record, side="right") - place - 1  # pairs of the same record that come after
+    first = np.repeat(place, later)
+    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
+    ends = np.sort(np.stack([other[first], other[second]], axis=1), axis=1)
+    wanted = ends[:, 0].astype(np.int64) * size + ends[:, 1]
+    third = np.minimum(np.searchsorted(code, wanted), max(len(code) - 1, 0))
     closed = code[third] == wanted if len(code) else np.zeros(0, bool)
-    return np.stack([first, second, third], axis=1)[closed]
+    two = np.stack([number[first], number[second]], axis=1)
+    three = np.concatenate([two[closed], chosen[third[closed], None]], axis=1)
+    return np.unique(np.sort(three, axis=1), axis=0), two[~closed]  # each of the former was found three times
 
 
 def transitive_message(p: np.ndarray, q: np.ndarray, violation: float) -> np.ndarray:
@@ -69,13 +83,40 @@ def transitive_message(p: np.ndarray, q: np.ndarray, violation: float) -> np.nda
 
 
 def agreement(p: np.ndarray, message: np.ndarray, violation: float) -> np.ndarray:
-    """The log odds [T, 3] that each triangle brings each of its pairs, by the other two.
+    """The log odds [n, 3] that three records bring each of their pairs, or [n, 2] where the third pair is not there.
 
-    p [T, 3]: probabilities of the pairs, which hold what the triangle brought before, message [T, 3].
+    p [n, 3 or 2]: probabilities of the pairs, which hold what the three brought before, message [n, 3 or 2].
     """
     known = np.clip(p, 1e-6, 1 - 1e-6)
     apart = 1 / (1 + np.exp(message - np.log(known / (1 - known))))
-    return transitive_message(np.roll(apart, 1, axis=1), np.roll(apart, 2, axis=1), violation)
+    last = np.roll(apart, 2, axis=1) if p.shape[1] == 3 else np.zeros(1)
+    return transitive_message(np.roll(apart, 1, axis=1), last, violation)
+
+
+def grouped(pair: np.ndarray, probability: np.ndarray, violation: float, turns: int, possible: float) -> np.ndarray:
+    """The probability of each pair [P] where records form groups, by damped sum-product between pairs and threes.
+
+    Args:
+      pair: [P, 2] records, i < j, no pair twice; what is not there is no pair of a group.
+      probability: [P] of each pair by itself.
+      violation: prior weight of two pairs of three records without the third.
+      turns: of the messages.
+      possible: probability from which others hear of a pair.
+    """
+    by_itself = np.clip(probability.astype(np.float64), *_HEARD)
+    threes = corners(pair, probability > possible)
+    brought = [np.zeros(each.shape) for each in threes]
+    found = by_itself
+    for _ in range(turns):
+        brought = [
+            (before + agreement(found[each], before, violation)) / 2
+            for each, before in zip(threes, brought, strict=True)
+        ]
+        told = sum(
+            np.bincount(each.ravel(), message.ravel(), len(pair)) for each, message in zip(threes, brought, strict=True)
+        )
+        found = 1 / (1 + np.exp(-(np.log(by_itself / (1 - by_itself)) + told)))
+    return found.astype(np.float32)
 
 
 def marginals(

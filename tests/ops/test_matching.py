@@ -97,24 +97,28 @@ def test_a_sure_pair_leaves_nothing_to_others():
     np.testing.assert_allclose(found, [1.0, 0.0, 0.5], atol=1e-4)
 
 
-def test_triangles_by_hand():
-    """Records 0 to 3: of the four triples two have all three pairs."""
+def test_corners_by_hand():
+    """Records 0 to 3, of whose pairs 1, 3 is not there and 0, 3 is not heard."""
     pair = np.array([[0, 1], [0, 2], [0, 3], [1, 2], [2, 3]])
-    assert matching.triangles(pair).tolist() == [[0, 3, 1], [1, 4, 2]]
-    assert matching.triangles(np.zeros((0, 2), int)).shape == (0, 3)
+    whole, lacking = matching.corners(pair, np.array([True, True, False, True, True]))
+    assert whole.tolist() == [[0, 1, 3]]
+    assert sorted(map(sorted, lacking.tolist())) == [[1, 4], [3, 4]]
+    assert [each.shape for each in matching.corners(pair[:0], np.zeros(0, bool))] == [(0, 3), (0, 2)]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_triangles_are_those_of_all_triples(seed):
+def test_corners_are_those_of_all_triples(seed):
     rng = np.random.default_rng(seed)
-    pair = np.array([both for both in combinations(range(12), 2) if rng.random() < 0.4])
-    number = {both: place for place, both in enumerate(map(tuple, pair.tolist()))}
-    expected = {
-        (number[i, j], number[j, k], number[i, k])
-        for i, j, k in combinations(range(12), 3)
-        if {(i, j), (j, k), (i, k)} <= number.keys()
-    }
-    assert set(map(tuple, matching.triangles(pair).tolist())) == expected
+    pair = rng.permutation([both for both in combinations(range(12), 2) if rng.random() < 0.6])
+    heard = rng.random(len(pair)) < 0.7
+    number = {tuple(both): place for place, both in enumerate(pair.tolist()) if heard[place]}
+    found = [
+        tuple(sorted(number[both] for both in combinations(three, 2) if both in number))
+        for three in combinations(range(12), 3)
+    ]
+    whole, lacking = matching.corners(pair, heard)
+    assert sorted(map(tuple, whole.tolist())) == sorted(each for each in found if len(each) == 3)
+    assert sorted(tuple(sorted(each)) for each in lacking.tolist()) == sorted(each for each in found if len(each) == 2)
 
 
 @pytest.mark.parametrize("violation", [0.0, 0.1, 1.0])
@@ -139,3 +143,37 @@ def test_pairs_of_a_triangle_agree_as_all_eight_cases_do():
         message = matching.agreement(p, message, violation)
     found = 1 / (1 + np.exp(-np.log(odds) - message))
     np.testing.assert_allclose(found[0], expected / total, atol=1e-6)
+
+
+def all_sets(pair, odds, violation, size):
+    """Each pair's probability by all sets of pairs; two of three records without the third have `violation`."""
+    total, expected = 0.0, np.zeros(len(pair))
+    for chosen in product((0, 1), repeat=len(pair)):
+        there = {tuple(each) for each, is_there in zip(pair.tolist(), chosen, strict=True) if is_there}
+        counts = [sum(both in there for both in combinations(three, 2)) for three in combinations(range(size), 3)]
+        weight = float(np.prod(odds ** np.array(chosen))) * violation ** counts.count(2)
+        total, expected = total + weight, expected + weight * np.array(chosen)
+    return expected / total
+
+
+@pytest.mark.parametrize("pair", [[[0, 1], [1, 2]], [[0, 1], [0, 2], [1, 2]]], ids=["two", "three"])
+def test_groups_of_three_records_are_those_of_all_sets_of_pairs(pair):
+    pair, odds = np.array(pair), np.array([0.5, 3.0, 6.0])[: len(pair)]
+    found = matching.grouped(pair, odds / (1 + odds), 0.1, 60, 0.0)
+    np.testing.assert_allclose(found, all_sets(pair, odds, 0.1, 3), atol=1e-5)
+
+
+def test_a_group_takes_in_who_is_like_most_of_it_and_leaves_out_who_is_not():
+    """Records 0 to 2 are one thing. 3 is as likely 0 as not, and 1 and 2; 4 too is likely 0, but surely not 1 or 2."""
+    pair = np.array([[0, 1], [0, 2], [1, 2], [0, 3], [1, 3], [2, 3], [0, 4], [1, 4], [2, 4]])
+    alone = np.array([0.95, 0.95, 0.95, 0.6, 0.6, 0.4, 0.7, 0.01, 0.01])
+    found = matching.grouped(pair, alone, 0.05, 7, 0.05)
+    np.testing.assert_array_equal(found > 0.5, [True] * 6 + [False] * 3)
+    expected = all_sets(pair, alone / (1 - alone), 0.05, 5)
+    np.testing.assert_array_equal(expected > 0.5, found > 0.5)
+
+
+def test_who_hears_of_no_pair_stays():
+    pair, alone = np.array([[0, 1], [0, 2], [1, 2]]), np.array([0.9, 0.3, 0.2])
+    np.testing.assert_allclose(matching.grouped(pair, alone, 0.05, 7, 0.5), alone, rtol=1e-6)
+    np.testing.assert_allclose(matching.grouped(pair, alone, 1.0, 7, 0.0), alone, rtol=1e-6)
