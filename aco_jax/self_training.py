@@ -104,7 +104,7 @@ def run(
             said = zip(halves, of_themselves(params), strict=True)
             sure = [supervision.unpartnered(half, logits, many=many) for half, logits in said]
             lessons = supervision.join(lessons, single, sure)
-        if believed.many:
+        if many_partners(believed):
             reworded = supervision.reword(problem, dataset, index, believed)
             lessons = jax.tree.map(lambda *parts: np.concatenate(parts), lessons, reworded)
         kept = believed.fold

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aco_jax import answer, configuration, statements, supervision
+from aco_jax import answer, configuration, settings, statements, supervision, train
+from aco_jax import desk as desks
 from aco_jax.data import records
 from aco_jax.data.records import Dataset, InputError, Pairs, Relation
 from aco_jax.settings import TrainConfig
@@ -46,6 +47,24 @@ def test_what_a_relation_asks_for_is_what_the_run_was_told(workdir: Path, datase
     pairs = Pairs(np.array([0, 0]), np.array([14, 16]), None)
     rows = answer.relate(workdir, Dataset(dataset.tables, (reworded,)), pairs)
     assert [row[4] for row in rows] == ["spare", "unrelated"]
+
+
+def test_where_partners_are_many_groups_tell_whenever_pairs_are_judged(
+    tiny: TrainConfig, kitchens: tuple[records.Table, ...]
+) -> None:
+    """Both kitchens say everything three times; of the tables as of others."""
+    dataset = Dataset(kitchens)
+    desk = desks.open_desk(tiny, dataset)
+    agents = settings.learner_config(tiny, dataset, desk.tokenizer)
+    run = train.start(tiny, agents, desk)
+    posterior = np.full(len(desk.problem.pair), 0.9, np.float32)
+    many = dataclasses.replace(run.believed, many=np.bool_(True), posterior=posterior)
+    run = dataclasses.replace(run, believed=many)
+    found = answer.judged(agents, desk, run, None)
+    again, _ = train.judge_again(tiny, agents, desk, many.fold, run)
+    np.testing.assert_allclose(answer.probability(again.believed), found.posterior, atol=1e-3)
+    each = supervision.update(desk.problem, many, again.logits, stating=True)
+    assert np.abs(each.posterior - again.believed.posterior).max() > 0.02
 
 
 @pytest.mark.parametrize(("taken", "left"), [(1.0, 1.75), (1.4, 1.25), (2.0, 1.0)])
