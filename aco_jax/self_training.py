@@ -104,7 +104,7 @@ def run(
             said = zip(halves, of_themselves(params), strict=True)
             sure = [supervision.unpartnered(half, logits, many=many) for half, logits in said]
             lessons = supervision.join(lessons, single, sure)
-        if many_partners(believed):
+        if repeats(believed):
             reworded = supervision.reword(problem, dataset, index, believed)
             lessons = jax.tree.map(lambda *parts: np.concatenate(parts), lessons, reworded)
         kept = believed.fold
@@ -182,6 +182,11 @@ def repeating(
     own = [float(supervision.estimate_prior(*each, config).mean()) for each in zip(halves, held, strict=True)]
     found = np.min(tried.prior) >= config.few or min(own, default=0.0) >= config.again
     return bool(found and np.mean(tried.several) >= config.competing.many)
+
+
+def repeats(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
+    """Whether a table says its records several times, by what is believed."""
+    return bool(state.many or np.max(state.several) >= config.competing.several)
 
 
 def many_partners(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:

@@ -54,7 +54,7 @@ class Config:
     least_first: int = 20  # of them, where there are as many
     again: float = 0.3  # share of each table's records that find a partner in their own, if all tables repeat theirs
     alike: float = 0.85  # a partner said again is at least so much as like it as the anchor is
-    reworded: int = 2048  # lists whose anchors are said in other words, where records of all tables have several
+    reworded: int = 2048  # lists whose anchors are said in other words, where a table repeats its records
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there
     prior_steps: int = 100  # of EM
     apart: float = 0.05  # least difference that the scaled average is divided by

@@ -164,6 +164,15 @@ def test_only_records_that_share_a_partner_are_compared(repeated: Case) -> None:
     assert len(of_one.pair)
 
 
+def test_one_table_that_repeats_its_records_is_enough_to_say_anchors_in_other_words(repeated: Case) -> None:
+    state = supervision.init(repeated.problem, 0)
+    for several, expected in (((0.02, 0.05), False), ((0.0, 0.15), True), ((0.3, 0.3), True)):
+        told = dataclasses.replace(state, several=np.array(several, np.float32))
+        assert self_training.repeats(told) == expected
+        assert self_training.many_partners(told) == (several == (0.3, 0.3))
+    assert self_training.repeats(dataclasses.replace(state, many=np.bool_(True)))
+
+
 def test_what_is_said_in_other_words_is_believed_as_it_was(repeated: Case) -> None:
     problem = repeated.problem
     state = dataclasses.replace(supervision.init(problem, 0, supervision.ALL_MUTUAL), many=np.bool_(True))
