@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -68,6 +68,24 @@ def test_records_that_both_tables_repeat_find_all_their_partners(repeated: Case)
     recall, precision = recall_and_precision(repeated, found.believed.posterior)
     assert recall > 0.9
     assert precision > 0.95
+
+
+@pytest.mark.parametrize(("times", "things"), [(1, 80), (4, 24)])
+def test_anchors_are_said_in_other_words_where_records_are(
+    times: int, things: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[int] = []
+    reword = supervision.reword
+
+    def counted(*parts: Any) -> supervision.Lessons:
+        lessons = reword(*parts)
+        said.append(len(lessons[2]))
+        return lessons
+
+    monkeypatch.setattr(supervision, "reword", counted)
+    trained(case(times, things))
+    assert bool(said) == (times > 1)
+    assert min(said, default=1) > 0
 
 
 def test_few_partners_are_not_taken_for_many() -> None:
@@ -140,10 +158,12 @@ def test_what_a_table_repeats_is_found_where_partners_are_many_and_only_there(re
     assert (left < right).all()
     np.testing.assert_array_equal(*repeated.dataset.table_of[own.pair].T)
     assert len(np.unique(own.pair, axis=0)) == len(own.pair)
-    same, stated = about[left] == about[right], own.probability > 0.5
+    same, likely = about[left] == about[right], own.probability > 0.5
     assert same.sum() > 0.95 * 2 * 24 * 6  # six pairs of four, in either table
-    assert stated[same].mean() > 0.8
-    assert same[stated].mean() > 0.8
+    assert likely[same].mean() > 0.8
+    assert same[likely].mean() > 0.8
+    stated = supervision.update(repeated.problem, found.believed, found.logits, stating=True, within=own)
+    np.testing.assert_allclose(stated.posterior, found.believed.posterior, atol=0.02)
     once = dataclasses.replace(found.believed, many=np.bool_(False), several=np.zeros(2, np.float32))
     assert self_training.within(*parts, once, found.params, JUDGE) is None
 
