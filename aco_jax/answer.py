@@ -204,7 +204,8 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     logits, alone = map(np.array, _logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
 
-    own = self_training.within(*(desk.dataset, desk.index, problem, run.believed, params["judge"], agents.ranker.judge))
+    tables = (desk.dataset, desk.index, problem)
+    own = self_training.within(*tables, run.believed, params["judge"], agents.ranker.judge)
 
     def posteriors(told: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """That of all members, and [C, P] of each set of them."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import chex
@@ -139,17 +140,19 @@ def within(
     for one, other in (likely.T, likely.T[::-1]):
         sharing[one[partners[other] > 1]] = True
     codes, logits = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for records, lists in listing.within(dataset, index, problem, sharing):
+    for first, end in progress.through(list(pairwise(dataset.offsets.tolist())), "grouping", "table"):
+        records = first + np.flatnonzero(sharing[first:end])
+        lists = listing.within(dataset, index, problem, records)
+        if lists is None:
+            continue
         seen = listing.everything(lists).evidence[:, 0]
         said = judge.judged_lists(params, settings, seen, np.full(len(seen), config.folds))[..., 0]
         known = lists.place >= 0
-        pair = np.sort(records[lists.pair], axis=1).astype(np.int64)
+        pair = np.sort(np.tile(records, 2)[lists.pair], axis=1).astype(np.int64)
         codes.append((pair[:, 0] * problem.size + pair[:, 1])[lists.place[known]])
         logits.append(said[known].astype(np.float64))
     code, number = np.unique(np.concatenate(codes), return_inverse=True)
-    mean = np.bincount(number, np.concatenate(logits), len(code)) / np.maximum(
-        np.bincount(number, minlength=len(code)), 1
-    )
+    mean = np.bincount(number, np.concatenate(logits)) / np.bincount(number)
     pair = np.stack([code // problem.size, code % problem.size], axis=1).astype(np.int32)
     return competition.Within(pair, 1 / (1 + np.exp(-mean)))
 

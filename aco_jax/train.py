@@ -185,19 +185,8 @@ def believe(
 ) -> tuple[Run, dict[str, float]]:
     """Self-training of the judge."""
     halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
-    trained = self_training.run(
-        *(
-            desk.dataset,
-            desk.index,
-            desk.problem,
-            halves,
-            agents.ranker.judge,
-            run.believed,
-            run.logits,
-            config.seed,
-            rounds,
-        )
-    )
+    tables = (desk.dataset, desk.index, desk.problem, halves)
+    trained = self_training.run(*tables, agents.ranker.judge, run.believed, run.logits, config.seed, rounds)
     state = replicas.place(stages.with_judge(run.state, trained.params, agents), mesh)
     return dataclasses.replace(run, state=state, believed=trained.believed, logits=trained.logits), trained.metrics
 

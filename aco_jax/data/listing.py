@@ -115,20 +115,12 @@ def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: 
     return found
 
 
-def within(
-    dataset: Dataset, index: descriptions.Index, problem: Problem, kept: np.ndarray
-) -> list[tuple[np.ndarray, Problem]]:
-    """Each table's records that are `kept` [N] bool against the others of them, and which records [2 n] those are.
+def within(dataset: Dataset, index: descriptions.Index, problem: Problem, records: np.ndarray) -> Problem | None:
+    """Records [n] of one table against one another, each as n and as one of the other n; None where nothing is alike.
 
-    Every record stands there twice, on either side. Evidence is standardised as that of `problem`; a table whose
-    records have nothing in common is left out.
+    Evidence is standardised as that of `problem`.
     """
-    found = []
-    for first, end in pairwise(dataset.offsets.tolist()):
-        records = first + np.flatnonzero(kept[first:end])
-        if len(records) > 1 and (lists := _of_one_table(dataset, index, problem, [records, records])):
-            found.append((np.tile(records, 2), lists))
-    return found
+    return _of_one_table(dataset, index, problem, [records, records]) if len(records) > 1 else None
 
 
 def observe(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None = None, *, raw: bool = False) -> np.ndarray:
