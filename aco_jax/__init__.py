@@ -25,7 +25,7 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      desk           what is fitted to the tables once
      inquiry        what the language models do for the host: ask, split, find, read, give reasons
      prepare        the host's half of a round: comparing, believing, arrays
-     self_training  the judge's rounds
+     teaching       what the judge is taught of what is believed; self_training: its rounds
      train          the host loop; adapt learns what is new
      probes         what the reward model goes by, and whether its margins mean it
      waves          walks the open lists with a trained actor

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aco_jax import competition, progress, supervision
+from aco_jax import competition, progress, supervision, teaching
 from aco_jax.data import descriptions, listing
 from aco_jax.data.records import Dataset
 from aco_jax.models import judge
@@ -58,7 +58,7 @@ def run(
     the best is seldom mutual; in the latter case all are believed first.
 
     Args:
-        dataset, index: what the lists are about; see `supervision.reword` and `within`.
+        dataset, index: what the lists are about; see `teaching.reword` and `within`.
         halves: each table against itself.
         logits: [R, K] what is said where nothing is believed, of which nothing can be learned.
 
@@ -66,7 +66,7 @@ def run(
         What was trained; the folds of what is believed are those that the judge was trained with.
     """
     evidence = jnp.asarray(listing.everything(problem).evidence[:, 0])
-    single = [supervision.alone(half, seed) for half in halves]
+    single = [teaching.alone(half, seed) for half in halves]
 
     def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
         return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
@@ -84,7 +84,7 @@ def run(
         return _Taught(params, judged(params, evidence, believed.fold), checked, float(found["judge_loss"]))
 
     def repeated(every: supervision.State) -> bool:
-        proposed = supervision.propose(problem, every)
+        proposed = teaching.propose(problem, every)
         judge_of_all = taught(every, proposed, proposed, 0)
         tried = supervision.update(
             problem, every, judge_of_all.logits, supervision.ALL_MUTUAL, checked=judge_of_all.checked
@@ -99,14 +99,14 @@ def run(
     for number in progress.through(range(rounds), "judging", "round"):
         if not np.any(believed.weight):
             break  # nothing to learn from
-        lessons = proposed = supervision.propose(problem, believed)
+        lessons = proposed = teaching.propose(problem, believed)
         if number:  # a judge must say first who is repeated
             many = many_partners(believed)
             said = zip(halves, of_themselves(params), strict=True)
             sure = [supervision.unpartnered(half, logits, many=many) for half, logits in said]
-            lessons = supervision.join(lessons, single, sure)
+            lessons = teaching.join(lessons, single, sure)
         if repeats(believed):
-            reworded = supervision.reword(problem, dataset, index, believed)
+            reworded = teaching.reword(problem, dataset, index, believed)
             lessons = jax.tree.map(lambda *parts: np.concatenate(parts), lessons, reworded)
         kept = believed.fold
         params, logits, checked, loss = taught(believed, proposed, lessons, number)

@@ -28,6 +28,7 @@ LAYERS = (
             "desk",
             "inquiry",
             "prepare",
+            "teaching",
             "self_training",
             "train",
             "adapt",

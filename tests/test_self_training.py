@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aco_jax import competition, self_training, settings, supervision
+from aco_jax import competition, self_training, settings, supervision, teaching
 from aco_jax.data import descriptions, evidence, listing, noise, records, retrieval
 from aco_jax.models import judge
 
@@ -75,14 +75,14 @@ def test_anchors_are_said_in_other_words_where_records_are(
     times: int, things: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[int] = []
-    reword = supervision.reword
+    reword = teaching.reword
 
     def counted(*parts: Any) -> supervision.Lessons:
         lessons = reword(*parts)
         said.append(len(lessons[2]))
         return lessons
 
-    monkeypatch.setattr(supervision, "reword", counted)
+    monkeypatch.setattr(teaching, "reword", counted)
     trained(case(times, things))
     assert bool(said) == (times > 1)
     assert min(said, default=1) > 0
@@ -121,7 +121,7 @@ def test_a_partner_said_again_is_hidden_with_it_and_is_no_lesson_of_its_own(repe
     same = (about[problem.record[rows]] == about[problem.anchor[rows]][:, None]) & (problem.record[rows] >= 0)
     counts = []
     for many in (False, True):
-        candidates, belief, _ = supervision.propose(problem, dataclasses.replace(once, many=np.bool_(many)))
+        candidates, belief, _ = teaching.propose(problem, dataclasses.replace(once, many=np.bool_(many)))
         left = candidates.record[len(rows) :, 0] >= 0
         counts.append(int((left & same).sum()))
         assert (belief.relation[: len(rows), 0] == 1).sum() == len(rows)  # the believed one alone is a partner
@@ -197,8 +197,8 @@ def test_one_table_that_repeats_its_records_is_enough_to_say_anchors_in_other_wo
 def test_what_is_said_in_other_words_is_believed_as_it_was(repeated: Case) -> None:
     problem = repeated.problem
     state = dataclasses.replace(supervision.init(problem, 0, supervision.ALL_MUTUAL), many=np.bool_(True))
-    candidates, belief, fold = supervision.propose(problem, state)
-    other, believed, folds = supervision.reword(problem, repeated.dataset, repeated.index, state)
+    candidates, belief, fold = teaching.propose(problem, state)
+    other, believed, folds = teaching.reword(problem, repeated.dataset, repeated.index, state)
     np.testing.assert_array_equal(other.record, candidates.record)
     np.testing.assert_array_equal(believed.relation, belief.relation)
     np.testing.assert_array_equal(believed.weight, belief.weight)
@@ -207,6 +207,6 @@ def test_what_is_said_in_other_words_is_believed_as_it_was(repeated: Case) -> No
     seen = belief.relation[:, 0] == 1
     assert other.evidence[:, 0][seen][:, score].mean() < candidates.evidence[:, 0][seen][:, score].mean()
     few = supervision.Config(reworded=10)
-    other, believed, _ = supervision.reword(problem, repeated.dataset, repeated.index, state, few)
+    other, believed, _ = teaching.reword(problem, repeated.dataset, repeated.index, state, few)
     assert len(other.record) == 20
     np.testing.assert_allclose(believed.weight.sum(), belief.weight.sum(), rtol=1e-5)

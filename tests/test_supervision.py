@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aco_jax import competition, supervision
+from aco_jax import competition, supervision, teaching
 from aco_jax.data import descriptions, listing, records, retrieval
 
 NAMES = ["red apple a100", "green pear b200", "blue plum c300", "grey fig d400"]
@@ -80,7 +80,7 @@ def test_a_judge_is_checked_on_what_it_was_taught(parts):
     """Believed partners are seen at three to one, and where they are hidden another at one to three."""
     problem = parts[2]
     state = supervision.init(problem, 0)
-    proposed = supervision.propose(problem, state)
+    proposed = teaching.propose(problem, state)
     half = len(proposed[1].weight) // 2
     logits = np.full(problem.record[np.concatenate([np.flatnonzero(state.weight > 0)] * 2)].shape, -30.0)
     partner = np.asarray(proposed[1].relation[:half, 0] == 1)
@@ -130,7 +130,7 @@ def test_few_partners_are_believed_with_care(parts):
 
 def test_hidden_match_leaves_only_null(parts):
     problem = parts[2]
-    candidates, belief, _ = supervision.propose(problem, supervision.init(problem, 0))
+    candidates, belief, _ = teaching.propose(problem, supervision.init(problem, 0))
     half = len(belief.weight) // 2
     assert ((belief.relation[:half] == 1).sum(axis=(1, 2)) == 1).all()
     assert (belief.relation[half:] < 1).all()
@@ -293,7 +293,7 @@ def test_all_partners_are_hidden_together(repeated):
     state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold))
     ours = np.flatnonzero(problem.direction > 0)
     assert (supervision.partners(problem, state, ours).sum(axis=1) == 2).all()
-    candidates, belief, _ = supervision.propose(problem, state)
+    candidates, belief, _ = teaching.propose(problem, state)
     half = len(belief.weight) // 2
     stated = belief.relation[:half] == 1
     assert sorted(stated.sum(axis=(1, 2))) == [1] * 8 + [2] * 4

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aco_jax import supervision
+from aco_jax import supervision, teaching
 from aco_jax.data import descriptions, listing, records, retrieval
 
 
@@ -77,10 +77,10 @@ def test_who_is_repeated_is_no_stranger(clean_and_repeated):
 
 def test_lists_of_one_table_take_half_the_weight_of_null(clean_and_repeated):
     _, problem, halves = clean_and_repeated
-    proposed = supervision.propose(problem, supervision.init(problem, 0))
-    single = [supervision.alone(half, 0) for half in halves]
+    proposed = teaching.propose(problem, supervision.init(problem, 0))
+    single = [teaching.alone(half, 0) for half in halves]
     sure = [np.linspace(0.5, 1.0, len(fold), dtype=np.float32) for _, _, fold in single]
-    candidates, belief, fold = supervision.join(proposed, single, sure)
+    candidates, belief, fold = teaching.join(proposed, single, sure)
     count, before = len(proposed[2]), np.asarray(proposed[1].weight)
     matched, hidden, rest = np.split(np.asarray(belief.weight), [count // 2, count])
     np.testing.assert_allclose(matched, before[: count // 2])
@@ -91,4 +91,4 @@ def test_lists_of_one_table_take_half_the_weight_of_null(clean_and_repeated):
     assert len(fold) == len(candidates.record) == count + 48
     assert (belief.relation[count:] <= 0).all()
     assert (np.bincount(fold[count:]) > 8).all()
-    assert supervision.join(proposed, [], []) is proposed
+    assert teaching.join(proposed, [], []) is proposed
