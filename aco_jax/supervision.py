@@ -29,8 +29,8 @@ Lessons = tuple[Candidates, Belief, np.ndarray]  # leaves [n, 1, K, ..], and the
 class Checked:
     """How a judge does on the lists that were proposed, by its members that never saw them.
 
-    temperature [] float32: by which its logits should be divided; seen, hidden [kinds] float32: mean probability of a
-    partner, where one is believed and where it is hidden, nan where none is believed.
+    temperature [] float32: by which its logits should be divided, 1 where it could be surer; seen, hidden [kinds]
+    float32: mean probability of a partner, where one is believed and where it is hidden, nan where none is believed.
     """
 
     temperature: chex.Array
@@ -155,7 +155,7 @@ def check(problem: listing.Problem, state: State, proposed: Lessons, logits: np.
     candidates, belief, _ = proposed
     logits = np.where(candidates.record[:, 0] >= 0, logits, -np.inf)
     weight = np.asarray(belief.weight, np.float64)
-    temperature = calibration.choice_temperature(logits, belief.relation[:, 0] > UNRELATED, weight)
+    temperature = max(1.0, calibration.choice_temperature(logits, belief.relation[:, 0] > UNRELATED, weight))
     matched = competition.null_softmax(logits / temperature).sum(axis=1).reshape(2, -1)
     kinds = int(problem.kind.max()) + 1
     mine = problem.kind[np.asarray(state.weight) > 0] == np.arange(kinds)[:, None]
@@ -181,17 +181,19 @@ def update(
         checked: of the judge, if it is not the one that `state` knows. Where few records have partners, what is
             believed falsely and taught next soon is most of what is believed; there beliefs are by the judge's own
             temperature and a careful prior.
-        stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
-            rare it is and, where a table seldom repeats its records, be like the first. In learning there is none
-            in such tables; in others it stands for itself, for the first judge knows one partner only, and would
-            teach the next that there are no others.
+        stating: whether the beliefs are those that are stated. They are by the judge's own temperature: where most
+            records have no partner whoever is too sure of them would outnumber those that have one. A further partner
+            of one record must outweigh how rare it is and, where a table seldom repeats its records, be like the
+            first. In learning there is none in such tables; in others it stands for itself, for the first judge knows
+            one partner only, and would teach the next that there are no others.
         within: pairs of one table, where partners are many; see `competition.in_groups`.
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior, checked = estimate_prior(problem, logits, config), checked or state.checked
     few = prior.max() < config.few and not state.many
-    if few:
+    if few or stating:
         logits = logits / checked.temperature
+    if few:
         prior = careful_prior(problem, logits, checked, prior, config)
     shift = np.log(prior / (1 - prior))
     shifted = logits + shift[problem.kind][:, None]
@@ -212,7 +214,7 @@ def update(
         prior=prior.astype(np.float32),
         several=several.astype(np.float32),
         checked=checked,
-        temperature=np.float32(checked.temperature if few else 1),
+        temperature=np.float32(checked.temperature if few or stating else 1),
         round=np.int32(int(state.round) + 1),
     )
     return dataclasses.replace(moved, fold=_folds(problem, moved, config))

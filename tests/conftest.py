@@ -5,6 +5,7 @@ Set through the environment, so that the programs a test starts inherit it.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Iterator
@@ -63,6 +64,12 @@ def tiny(shops: Path) -> TrainConfig:
     config.model.update(width=16, mlp_width=16)
     config.environment.max_steps = 8
     return configuration.from_dict(TrainConfig, config.to_dict())
+
+
+@pytest.fixture(scope="session")
+def patient(tiny: TrainConfig) -> TrainConfig:
+    """As many steps of the judge as so few records take before anything is stated."""
+    return dataclasses.replace(tiny, agents=dataclasses.replace(tiny.agents, judge_steps=100))
 
 
 @pytest.fixture(scope="session")

@@ -117,10 +117,10 @@ def test_what_does_not_fit_is_one_clear_error(folders, tokenizer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def begun(tiny, folders) -> settings.TrainConfig:
-    """The tiny run with T5's base and actor, and Llama's trunk under the other language models."""
-    model = dataclasses.replace(tiny.model, base=folders["t5"], trunk=folders["llama"], rank=2)
-    return dataclasses.replace(tiny, model=model)
+def begun(patient, folders) -> settings.TrainConfig:
+    """A tiny run with T5's base and actor, and Llama's trunk under the other language models."""
+    model = dataclasses.replace(patient.model, base=folders["t5"], trunk=folders["llama"], rank=2)
+    return dataclasses.replace(patient, model=model)
 
 
 def test_adapters_learn_and_their_trunk_rests(begun, tmp_path):

@@ -88,10 +88,14 @@ def test_a_judge_is_checked_on_what_it_was_taught(parts):
     rival = proposed[0].record[half:, 0] >= 0
     logits[half:][np.arange(half), rival.argmax(axis=1)] = np.log(1 / 3)
     found = supervision.check(problem, state, proposed, logits)
-    assert found.temperature == pytest.approx(0.7)  # all are right, and could be surer
-    surer = 3.0 ** (1 / 0.7)
-    np.testing.assert_allclose(found.seen, surer / (1 + surer), rtol=1e-5)
-    np.testing.assert_allclose(found.hidden, 1 / (1 + surer), rtol=1e-5)
+    assert found.temperature == 1  # all are right: it could be surer, and is not made so
+    np.testing.assert_allclose(found.seen, 3 / 4, rtol=1e-5)
+    np.testing.assert_allclose(found.hidden, 1 / 4, rtol=1e-5)
+    logits[half:][np.arange(half), rival.argmax(axis=1)] = np.log(9.0)
+    too_sure = supervision.check(problem, state, proposed, logits)
+    assert too_sure.temperature > 2
+    cooled = 9 ** (1 / float(too_sure.temperature))
+    np.testing.assert_allclose(too_sure.hidden, cooled / (1 + cooled), rtol=0.02)  # beside others at -30
 
 
 def test_the_careful_prior_takes_off_what_is_seen_where_nothing_is(parts):
@@ -126,6 +130,23 @@ def test_few_partners_are_believed_with_care(parts):
     many = supervision.update(problem, state, common, checked=checked)
     np.testing.assert_array_equal(many.prior, supervision.update(problem, state, common).prior)
     assert many.temperature == 1
+
+
+def test_what_is_stated_is_by_the_judges_own_temperature(parts):
+    """Also where partners are many; the prior is by what the judge says."""
+    problem = parts[2]
+    logits = logits_of(problem, {(0, 4), (1, 5), (2, 6)})
+    checked = supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1))
+    state = supervision.init(problem, 0)
+    stated, sure = (supervision.update(problem, state, logits, checked=c, stating=True) for c in (checked, None))
+    np.testing.assert_array_equal(stated.prior, sure.prior)
+    assert (stated.temperature, sure.temperature) == (2.0, 1.0)
+    shift = np.log(stated.prior / (1 - stated.prior))
+    shifted = np.where(problem.record >= 0, logits, supervision.EMPTY_LOGIT) / 2 + shift[problem.kind][:, None]
+    several = competition.multiplicity(problem, competition.null_softmax(shifted))
+    expected = competition.posteriors(problem, shifted, shift, several, stating=True)
+    np.testing.assert_allclose(stated.posterior, expected, atol=1e-5)
+    assert np.max(np.abs(stated.posterior - sure.posterior)) > 0.005
 
 
 def test_hidden_match_leaves_only_null(parts):

@@ -37,12 +37,6 @@ SAME = records.SAME
 
 
 @pytest.fixture(scope="module")
-def patient(tiny: TrainConfig) -> TrainConfig:
-    """As many steps of the judge as so few records take before anything is stated."""
-    return dataclasses.replace(tiny, agents=dataclasses.replace(tiny.agents, judge_steps=100))
-
-
-@pytest.fixture(scope="module")
 def finished(patient: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     workdir = tmp_path_factory.mktemp("whole")
