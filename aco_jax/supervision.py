@@ -67,7 +67,7 @@ class State:
     target [R] int32: slot of the believed partner, -1 where none; weight [R] float32; fold [R] int32;
     posterior [P] float32: of each pair, both directions seen; prior [kinds] float32: share with a partner;
     several [kinds] float32: share of matched anchors that two partners or more claim; checked: of the last judge;
-    temperature [] float32: what its logits were divided by; many [] bool: all tables repeat their records, see
+    temperature [] float32: what its logits were divided by at most; many [] bool: all tables repeat their records, see
     `self_training.repeating`; round int32.
     """
 
@@ -178,22 +178,21 @@ def update(
     """New beliefs from a judge's held-out logits [R, K] (NULL at 0), trained half on hidden matches.
 
     Args:
-        checked: of the judge, if it is not the one that `state` knows. Where few records have partners, what is
-            believed falsely and taught next soon is most of what is believed; there beliefs are by the judge's own
-            temperature and a careful prior.
-        stating: whether the beliefs are those that are stated. They are by the judge's own temperature: where most
-            records have no partner whoever is too sure of them would outnumber those that have one. A further partner
-            of one record must outweigh how rare it is and, where a table seldom repeats its records, be like the
-            first. In learning there is none in such tables; in others it stands for itself, for the first judge knows
-            one partner only, and would teach the next that there are no others.
+        checked: of the judge, if it is not the one that `state` knows. Where few records of a table have partners
+            in another, what is believed falsely and taught next soon is most of what is believed; there beliefs are by
+            the judge's own temperature, and where few of any table have by a careful prior too.
+        stating: whether the beliefs are those that are stated. There a further partner of one record must outweigh how
+            rare it is and, where a table seldom repeats its records, be like the first. In learning there is none
+            in such tables; in others it stands for itself, for the first judge knows one partner only, and would
+            teach the next that there are no others.
         within: pairs of one table, where partners are many; see `competition.in_groups`.
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior, checked = estimate_prior(problem, logits, config), checked or state.checked
-    few = prior.max() < config.few and not state.many
-    if few or stating:
-        logits = logits / checked.temperature
-    if few:
+    few = (prior < config.few) & (not state.many)
+    temperature = np.where(few, checked.temperature, 1)
+    logits = logits / temperature[problem.kind][:, None]
+    if few.all():
         prior = careful_prior(problem, logits, checked, prior, config)
     shift = np.log(prior / (1 - prior))
     shifted = logits + shift[problem.kind][:, None]
@@ -214,7 +213,7 @@ def update(
         prior=prior.astype(np.float32),
         several=several.astype(np.float32),
         checked=checked,
-        temperature=np.float32(checked.temperature if few or stating else 1),
+        temperature=np.float32(temperature.max()),
         round=np.int32(int(state.round) + 1),
     )
     return dataclasses.replace(moved, fold=_folds(problem, moved, config))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,26 +129,30 @@ def test_few_partners_are_believed_with_care(parts):
         assert (learned.temperature, stated.temperature) == (2.0, 2.0)
         unchecked = supervision.update(problem, state, logits, config, stating=True)
         np.testing.assert_allclose(unchecked.prior, by_em, rtol=1e-5)
+    repeated = dataclasses.replace(state, many=np.bool_(True))
+    assert supervision.update(problem, repeated, rare, checked=checked).temperature == 1
     many = supervision.update(problem, state, common, checked=checked)
     np.testing.assert_array_equal(many.prior, supervision.update(problem, state, common).prior)
     assert many.temperature == 1
 
 
-def test_what_is_stated_is_by_the_judges_own_temperature(parts):
-    """Also where partners are many; the prior is by what the judge says."""
+def test_the_lists_of_a_table_with_few_partners_are_by_the_judges_own_temperature(parts):
+    """Three of four records of one table have a partner, three of the other's three; the prior is by what it says."""
     problem = parts[2]
-    logits = logits_of(problem, {(0, 4), (1, 5), (2, 6)})
-    checked = supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1))
-    state = supervision.init(problem, 0)
-    stated, sure = (supervision.update(problem, state, logits, checked=c, stating=True) for c in (checked, None))
-    np.testing.assert_array_equal(stated.prior, sure.prior)
-    assert (stated.temperature, sure.temperature) == (2.0, 1.0)
-    shift = np.log(stated.prior / (1 - stated.prior))
-    shifted = np.where(problem.record >= 0, logits, supervision.EMPTY_LOGIT) / 2 + shift[problem.kind][:, None]
-    several = competition.multiplicity(problem, competition.null_softmax(shifted))
-    expected = competition.posteriors(problem, shifted, shift, several, stating=True)
-    np.testing.assert_allclose(stated.posterior, expected, atol=1e-5)
-    assert np.max(np.abs(stated.posterior - sure.posterior)) > 0.005
+    logits = np.where(problem.record >= 0, logits_of(problem, {(0, 4), (1, 5), (2, 6)}), supervision.EMPTY_LOGIT)
+    checked, state = supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1)), supervision.init(problem, 0)
+    by_em = supervision.estimate_prior(problem, logits)
+    assert by_em[0] < 0.9 < by_em[1]
+    config = supervision.Config(few=0.9)
+    for stating in (False, True):
+        found = supervision.update(problem, state, logits, config, checked=checked, stating=stating)
+        np.testing.assert_allclose(found.prior, by_em, rtol=1e-6)
+        assert found.temperature == 2
+        shift = np.log(by_em / (1 - by_em))
+        shifted = logits / np.array([2, 1])[problem.kind][:, None] + shift[problem.kind][:, None]
+        several = competition.multiplicity(problem, competition.null_softmax(shifted))
+        expected = competition.posteriors(problem, shifted, shift, several, stating=stating)
+        np.testing.assert_allclose(found.posterior, expected, atol=1e-6)
 
 
 def test_hidden_match_leaves_only_null(parts):
