@@ -47,6 +47,7 @@ class Config:
     few: float = 0.5  # partners are few where less than this share of the records has one
     first: float = 0.25  # share of the mutual best pairs that is believed first where they are few: the most alike
     least_first: int = 20  # of them, where there are as many
+    telling: float = 1.5  # numbers tell if best pairs are this much more often less contradictory than the second best
     again: float = 0.3  # share of each table's records that find a partner in their own, if all tables repeat theirs
     alike: float = 0.85  # a partner said again is at least so much as like it as the anchor is
     reworded: int = 2048  # lists whose anchors are said in other words, where a table repeats its records
@@ -88,8 +89,8 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
     """The confident start: pairs whose records are each other's best by text and title.
 
     Whom no partner is like has a best one too, often the same thing in another size or colour: a pair whose codes or
-    numbers contradict each other more than is usual is not believed first, and where partners are few only the most
-    alike are. What is believed falsely here is what self-training goes on believing.
+    numbers contradict each other more than is usual is not believed first, if they tell anything of these tables; where
+    partners are few only the most alike are. What is believed falsely here is what self-training goes on believing.
     """
     rows = np.arange(len(problem.anchor))
     best = problem.score.argmax(axis=1)
@@ -99,7 +100,8 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
     kinds = [problem.kind == kind for kind in range(int(problem.kind.max()) + 1)]
     prior = np.array([mutual[kind].mean() for kind in kinds], np.float32)
     validity = problem.validity[np.maximum(problem.place[rows, best], 0)]
-    first = mutual & (validity >= (np.median(validity[mutual]) if mutual.any() else 0.0))
+    usual = np.median(validity[mutual]) if mutual.any() and _numbers_tell(problem, mutual, config) else 0.0
+    first = mutual & (validity >= usual)
     if prior.mean() < config.few:
         alike = problem.score.max(axis=1) + validity
         for kind in kinds:
@@ -120,6 +122,14 @@ def init(problem: listing.Problem, seed: int, config: Config = Config()) -> Stat
         seed=np.int32(seed),
     )
     return dataclasses.replace(state, fold=_folds(problem, state, config))
+
+
+def _numbers_tell(problem: listing.Problem, mutual: np.ndarray, config: Config) -> bool:
+    """Whether the best pairs of lists `mutual` [R] contradict each other less often than the second best ones do."""
+    lists = np.flatnonzero(mutual & ((problem.record >= 0).sum(axis=1) > 1))
+    order = np.argsort(-problem.score[lists], axis=1, kind="stable")[:, :2]
+    best, second = problem.validity[np.take_along_axis(problem.place[lists], order, axis=1)].T
+    return bool(np.sum(best > second) >= config.telling * np.sum(best < second))
 
 
 def partners(problem: listing.Problem, state: State, rows: np.ndarray, config: Config = Config()) -> np.ndarray:

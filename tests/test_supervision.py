@@ -58,15 +58,22 @@ def test_of_few_mutual_pairs_the_most_alike_are_believed_first(parts):
     assert state.prior == pytest.approx(whole.prior)  # the share of all that are mutual
 
 
+def problem_of(names, other_names):
+    frames = {
+        table: pd.DataFrame({"id": list("0123"), "name": each})
+        for table, each in zip("ab", (names, other_names), strict=True)
+    }
+    dataset = records.from_frames(frames)
+    index = descriptions.fit(dataset)
+    return listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+
+
 @pytest.mark.parametrize("few", [0.0, 2.0])
 def test_what_contradicts_itself_is_not_believed_first(few):
     """One thing is said most alike but for its code; where all codes differ that says nothing."""
 
     def first(names, other_names):
-        frames = ({"id": list("0123"), "name": each} for each in (names, other_names))
-        dataset = records.from_frames(dict(zip("ab", map(pd.DataFrame, frames), strict=True)))
-        index = descriptions.fit(dataset)
-        problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+        problem = problem_of(names, other_names)
         state = supervision.init(problem, 0, supervision.Config(few=few, first=0.75, least_first=1))
         assert state.prior == pytest.approx(1.0)  # all are mutual
         return {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)}
@@ -76,6 +83,16 @@ def test_what_contradicts_itself_is_not_believed_first(few):
     assert first(ours, theirs) == {1, 2, 3, 5, 6, 7}
     others = [name[:-4] + code for name, code in zip(NAMES, ("z911", "y822", "x733", "w644"), strict=True)]
     assert len(first(NAMES, others)) == (8 if few == 0 else 6)
+
+
+@pytest.mark.parametrize(("telling", "anchors"), [(0.0, {0, 1, 4, 5}), (1.5, set(range(8)))])
+def test_numbers_that_strangers_share_sooner_than_partners_tell_nothing(telling, anchors):
+    """Of a plum 300 the plum is 400 in the other table, and the fig 300: contradictions choose nothing there."""
+    ours = ["red sweet apple", "green juicy pear", "blue dark ripe plum 300", "grey soft dry fig 400"]
+    theirs = ["red sweet apple", "green juicy pear", "blue dark ripe plum 400", "grey soft dry fig 300"]
+    problem = problem_of(ours, [f"{name} fresh" for name in theirs])
+    state = supervision.init(problem, 0, supervision.Config(few=0.0, telling=telling))
+    assert {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)} == anchors
 
 
 def test_a_judge_is_checked_on_what_it_was_taught(parts):
