@@ -3,6 +3,7 @@
 The rooms, by layer; a room imports from the layers above it in this list only:
 
   0  types          what crosses rooms, and the axis letters
+     processes      several that learn one run
      kernels        Pallas kernels, each beside its plain reference
   1  ops            the equations, one example at a time
   2  models         one transformer: generation, LoRA, quantisation, distillation, weights in and out

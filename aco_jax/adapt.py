@@ -137,7 +137,8 @@ def _learn(
     believed = dataclasses.replace(run.believed, checked=learned.believed.checked)
     run = dataclasses.replace(run, state=learned.state, believed=believed)
     first = int(replicas.first(learned.state.merges))
-    play_round = partial(_round, config, agents, desk, lists, first, desks.tables(desk), _compiled(agents, mesh))
+    shared = replicas.place(desks.tables(desk), mesh, None)
+    play_round = partial(_round, config, agents, desk, mesh, lists, first, shared, _compiled(agents, mesh))
     steps: list[training.Step] = [("judging", partial(training.judge_again, config, agents, desk, fold))]
     steps += [("rounds", partial(play_round, number)) for number in range(_count(config, lists, rounds))]
     run, spent = training.follow(steps, run, folder, config, clock, mesh, "adapting")
@@ -151,6 +152,7 @@ def _round(
     config: TrainConfig,
     agents: learner_state.Config,
     desk: desks.Desk,
+    mesh: jax.sharding.Mesh,
     lists: np.ndarray,
     first: int,
     shared: learner.Tables,
@@ -160,7 +162,7 @@ def _round(
 ) -> tuple[training.Run, dict[str, Any]]:
     params = training.parameters(run, agents, desk.trunk)
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number, lists, first)
-    state, metrics = advance(run.state, material, shared)
+    state, metrics = advance(run.state, replicas.place(material, mesh), shared)
     return dataclasses.replace(run, state=state), {**metrics, **measured, **training.visits(state, agents)}
 
 

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from aco_jax import processes
 from aco_jax.data.records import InputError
 
 logger = logging.getLogger(__name__)
@@ -36,18 +37,21 @@ class DamageError(Exception):
 def save(folder: Path, step: int, state: Any, meta: Any = None, keep: int = 3) -> None:
     """Writes step `step`, deletes all but the newest `keep`, and any later steps (of an abandoned run).
 
-    `state` is any pytree of arrays (jax or NumPy), numbers and typed keys; `meta` is anything JSON can hold.
+    `state` is any pytree of arrays (jax or NumPy), numbers and typed keys; `meta` is anything JSON can hold. Of several
+    processes all must call, and the first one writes: how many there were leaves no trace.
     """
-    leaves = _leaves(state)
+    leaves = {name: processes.whole(leaf) for name, leaf in _leaves(state).items()}
+    if not processes.is_first():
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
     with _manager(folder, keep) as manager:
         for old in manager.all_steps():
             if old >= step:
                 manager.delete(old)
         arrays = ocp.args.StandardSave(_numbered(leaves))
         manager.save(step, args=ocp.args.Composite(state=arrays), force=True)
-    if jax.process_index() == 0:
-        shapes = {name: _shape_and_type(leaf) for name, leaf in leaves.items()}
-        _write_record(Path(folder) / str(step), {"meta": meta, "leaves": shapes})
+    shapes = {name: _shape_and_type(leaf) for name, leaf in leaves.items()}
+    _write_record(Path(folder) / str(step), {"meta": meta, "leaves": shapes})
 
 
 def restore(folder: Path, template: Any) -> tuple[int, Any, Any] | None:
@@ -169,8 +173,16 @@ def _shape_and_type(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Every process reads for itself, and only the first one writes: none waits for another."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me))
+
+
 @contextmanager
 def _manager(folder: Path, keep: int | None) -> Iterator[ocp.CheckpointManager]:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=False, enable_async_checkpointing=False, multiprocessing_options=_alone()
+    )
     with ocp.CheckpointManager(Path(folder).absolute(), options=options) as manager:
         yield manager

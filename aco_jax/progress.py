@@ -11,11 +11,14 @@ import math
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from aco_jax import processes
 
 FILE = "metrics.jsonl"
 SOON = 2.0  # seconds
@@ -71,6 +74,11 @@ class MetricsWriter:
         self._events.close()
 
 
+def writer(workdir: Path, step: int = -1) -> AbstractContextManager[MetricsWriter | None]:
+    """A `MetricsWriter`, of several processes for the first one only."""
+    return MetricsWriter(workdir, step) if processes.is_first() else nullcontext()
+
+
 def read_metrics(workdir: Path) -> list[Row]:
     """The rows of W/metrics.jsonl in order; [] where there is none. Reading ends at a line cut short."""
     path = Path(workdir) / FILE
@@ -100,6 +108,7 @@ def bar(total: int, stage: str, unit: str = "step", done: int = 0, *, stays: boo
         file=sys.stderr,
         leave=stays,
         delay=0.0 if stays else SOON,
+        disable=not processes.is_first(),
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from aco_jax import learner_state, replay, transitions
+from aco_jax.data.records import InputError
 from aco_jax.ops import values
 from aco_jax.types import Metrics
 
@@ -30,10 +31,18 @@ Round = Callable[[learner_state.State, chex.ArrayTree, chex.ArrayTree], tuple[le
 
 
 def make_mesh(replicas: int) -> Mesh:
-    """A mesh of as many devices as divide the replicas evenly."""
-    devices = jax.devices()
-    count = max(n for n in range(1, min(replicas, len(devices)) + 1) if replicas % n == 0)
-    return jax.make_mesh((count,), (AXIS,), devices=devices[:count], axis_types=(AxisType.Auto,))
+    """A mesh of as many devices, the same number of each process, as divide the replicas evenly.
+
+    Raises InputError where the processes do not.
+    """
+    processes = jax.process_count()
+    if replicas % processes:
+        raise InputError(f"config.train.replicas: {replicas}, expected a multiple of the {processes} processes")
+    own = [[device for device in jax.devices() if device.process_index == n] for n in range(processes)]
+    share = replicas // processes
+    count = max(n for n in range(1, min(share, *map(len, own)) + 1) if share % n == 0)
+    devices = [device for part in own for device in part[:count]]
+    return jax.make_mesh((len(devices),), (AXIS,), devices=devices, axis_types=(AxisType.Auto,))
 
 
 def start(state: learner_state.State, replicas: int, key: chex.PRNGKey) -> learner_state.State:
@@ -44,10 +53,17 @@ def start(state: learner_state.State, replicas: int, key: chex.PRNGKey) -> learn
 
 def place(tree: chex.ArrayTree, mesh: Mesh, axis: str | None = AXIS) -> chex.ArrayTree:
     """Puts leaves [R, ..] onto the mesh, one shard a device; whole onto every device with `axis` None."""
-    strong = jax.tree.map(
-        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.asarray(x, x.dtype), tree
-    )
-    return jax.device_put(strong, NamedSharding(mesh, PartitionSpec(axis)))
+    sharding = NamedSharding(mesh, PartitionSpec(axis))
+
+    def put(x: chex.Array) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # which have no way to the devices of other processes
+            return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        strong = jnp.asarray(x, x.dtype)
+        if strong.is_fully_addressable and not sharding.is_fully_addressable:
+            return jax.device_put(np.asarray(strong), sharding)  # which fails where processes have other values
+        return jax.device_put(strong, sharding)
+
+    return jax.tree.map(put, tree)
 
 
 def make_round(step: Callable, merge: Callable, mesh: Mesh) -> Round:

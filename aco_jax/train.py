@@ -30,6 +30,7 @@ from aco_jax import (
     learner_state,
     prepare,
     pretraining,
+    processes,
     progress,
     replicas,
     self_training,
@@ -94,7 +95,9 @@ def train(config: TrainConfig, dataset: Dataset, workdir: Path) -> tuple[Summary
     steps = list(_steps(config, agents, desk, mesh))
     run, spent = follow(steps, start(config, agents, desk), workdir, config, clock, mesh, "aco")
     summary = summarise(dataset, desk, agents, run, clock, spent)
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if processes.is_first():
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        (workdir / "summary.json").write_text(text, encoding="utf-8")
     return summary, desk
 
 
@@ -115,7 +118,7 @@ def follow(
     clock.seconds = dict(meta.get("seconds", clock.seconds))
     spent = dict(meta.get("tokens", {}))
     run = dataclasses.replace(run, state=replicas.place(run.state, mesh))
-    with progress.MetricsWriter(workdir, done) as writer, progress.bar(len(steps), title, done=done + 1) as bar:
+    with progress.writer(workdir, done) as writer, progress.bar(len(steps), title, done=done + 1) as bar:
         for step, (name, advance) in enumerate(steps):
             if step <= done:
                 continue
@@ -124,7 +127,8 @@ def follow(
                 metrics = jax.device_get(metrics)  # a step is over when its figures are there
             for key in [key for key in metrics if key.startswith("tokens/")]:
                 spent[key[7:]] = spent.get(key[7:], 0.0) + float(metrics[key])
-            writer.write(step, metrics)
+            if writer is not None:
+                writer.write(step, metrics)
             meta = {"seconds": clock.seconds, "tokens": spent}
             checkpoints.save(workdir / "checkpoints", step, run, meta, config.train.keep)
             bar.update()
@@ -135,8 +139,9 @@ def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Des
     """The desk of a workdir: its tokenizer is trained once and kept."""
     folder = workdir / "tokenizer"
     kept = tokens.load(folder) if (folder / "layout.json").is_file() else None
+    processes.meet("tokenizer")  # none is written before all have looked
     desk = desks.open_desk(config, dataset, kept)
-    if kept is None:
+    if kept is None and processes.is_first():
         desk.tokenizer.save(folder)
     return desk
 
@@ -162,14 +167,14 @@ def parameters(run: Run, agents: learner_state.Config, trunk: Params | None = No
 
 def _steps(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, mesh: Mesh) -> Iterator[Step]:
     """The steps of the whole run, in order."""
-    shared = desks.tables(desk)
+    shared = replicas.place(desks.tables(desk), mesh, None)
     pretrain = replicas.make_round(
         partial(pretraining.pretrain_step, config=agents, rate=config.train.pretrain_rate), replicas.average, mesh
     )
     play = replicas.make_round(partial(learner.local_step, config=agents), partial(replicas.merge, config=agents), mesh)
     yield "judging", partial(believe, config, agents, desk, mesh)
     for number in range(1, 1 + config.train.pretrain_rounds):
-        yield "pretraining", partial(_pretrain, config, desk, shared, pretrain, number)
+        yield "pretraining", partial(_pretrain, config, desk, mesh, shared, pretrain, number)
     yield "pretraining", partial(_graduate, config, agents, desk, mesh)
     for number in range(config.train.rounds):
         yield "rounds", partial(_round, config, agents, desk, mesh, shared, play, number)
@@ -217,10 +222,10 @@ def judge_again(
     return dataclasses.replace(run, believed=believed, logits=logits), metrics
 
 
-def _pretrain(config, desk, shared, advance, number: int, run: Run):
+def _pretrain(config, desk, mesh, shared, advance, number: int, run: Run):
     each = max(1, config.train.pretrain_batch // config.train.replicas)
     material = desks.lessons(desk, config, number, config.train.pretrain_steps, each)
-    state, metrics = advance(run.state, material, shared)
+    state, metrics = advance(run.state, replicas.place(material, mesh), shared)
     counted = {"tokens/pretraining": float(sum((x > 0).sum() for x in jax.tree.leaves(material)))}
     return dataclasses.replace(run, state=state), metrics | counted
 
@@ -234,7 +239,7 @@ def _graduate(config, agents, desk, mesh, run: Run):
 def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     params = parameters(run, agents, desk.trunk)
     material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
-    state, metrics = advance(run.state, material, shared)
+    state, metrics = advance(run.state, replicas.place(material, mesh), shared)
     if number == 0:
         state = replicas.place(stages.after_warm_up(state, agents), mesh)
     if number == config.train.warm_up_rounds - 1:
@@ -244,7 +249,7 @@ def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
 
 def visits(state: learner_state.State, agents: learner_state.Config) -> dict[str, float]:
     """States visited since the bins were fitted, and the share of each kind of action among all taken, if any was."""
-    taken = np.asarray(transitions.counts(jax.tree.map(lambda x: x[0], state.counts)))
+    taken = np.asarray(transitions.counts(replicas.first(state.counts)))
     total = int(taken.sum())
     if not total:
         return {"transitions/visited": 0.0}
@@ -261,7 +266,7 @@ def summarise(
     """What summary.json holds."""
     used = visits(run.state, agents)
     found = list(desk.notes)
-    if int(run.state.merges[0]) > 1:
+    if int(replicas.first(run.state.merges)) > 1:
         found += notes(used, agents.environment.bins.state_count)
     return {
         "fingerprint": dataset.fingerprint,

@@ -5,6 +5,9 @@
 The workdir then holds config.json, metrics.jsonl, events.*, checkpoints/, relations.csv, clusters.csv, summary.json
 and report.html. Stopped anywhere, the same command goes on from the last checkpoint, to the same result. Gold is
 opened only for the built-in catalogues, after learning, through evaluate.py.
+
+Several processes with one workdir learn together: --coordinator=HOST:PORT --processes=N --process=I for each, or
+--coordinator=cluster on the hosts of a TPU pod. Replicas must be a multiple of their number.
 """
 
 from __future__ import annotations
@@ -16,14 +19,18 @@ from ml_collections import config_flags
 
 import evaluate
 import launch
-from aco_jax import answer, configuration, settings, train
+from aco_jax import answer, configuration, processes, settings, train
 
 
 def main() -> None:
     config = launch.typed(settings.TrainConfig)
     workdir = Path(flags.FLAGS.workdir)
-    dataset = configuration.open_run(config, workdir)
+    launch.join()
+    with processes.in_turn("tables"):
+        dataset = configuration.open_run(config, workdir)
     _, desk = train.train(config, dataset, workdir)
+    if not processes.is_first():
+        return
     rows, summary = answer.finish(workdir, desk)
     if config.data.path:
         evaluate.write_report(workdir)
@@ -46,4 +53,5 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", help_string="a file of experiments/configs")
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.mark_flags_as_required(["config", "workdir"])
+    launch.define_processes()
     launch.run(main)

@@ -15,10 +15,11 @@ import compilation
 
 os.environ["XLA_FLAGS"] = compilation.fast_flags(os.environ.get("XLA_FLAGS", ""))
 
-from aco_jax import configuration
+from aco_jax import configuration, processes
 from aco_jax.data.records import InputError
 
 WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
+CLUSTER = "cluster"  # for a coordinator: the machines know it
 
 
 def run(main: Callable[[], None]) -> None:
@@ -44,14 +45,38 @@ def define_choices(flag: str, choices: Sequence[str], meaning: str) -> None:
     flags.register_validator(flag, lambda names: set(names) <= set(choices), message=expected)
 
 
+def define_processes() -> None:
+    """Flags for a run that several processes learn together; see `join`."""
+    where = "HOST:PORT where process 0 listens, or `cluster` where that knows the processes, as a TPU pod does"
+    flags.DEFINE_string("coordinator", None, f"of several processes that learn together: {where}")
+    flags.DEFINE_integer("processes", None, "how many there are", lower_bound=1)
+    flags.DEFINE_integer("process", None, "which one this is, from 0", lower_bound=0)
+
+
+def join() -> None:
+    """Joins the processes that the flags name; nothing where they name none. Raises InputError."""
+    coordinator, count, index = (flags.FLAGS[name].value for name in ("coordinator", "processes", "process"))
+    if coordinator is None and count is None and index is None:
+        return
+    if coordinator == CLUSTER and count is None and index is None:
+        processes.join()
+    elif coordinator is None or coordinator == CLUSTER or count is None or index is None:
+        raise InputError("--coordinator, --processes, --process: expected all three, or --coordinator=cluster alone")
+    elif index >= count:
+        raise InputError(f"--process: {index}, expected less than the {count} of --processes")
+    else:
+        processes.join(coordinator, count, index)
+
+
 def _guarded(main: Callable[[], None]) -> None:
-    try:
-        main()
-    except InputError as error:
-        _stop(str(error))
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    with processes.failing_at_once():
+        try:
+            main()
+        except InputError as error:
+            _stop(str(error))
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+            sys.exit(INTERRUPTED)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

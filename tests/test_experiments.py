@@ -30,6 +30,7 @@ FOLDERS = {  # what tableB.csv holds in each
 FOLDER = "--config=experiments/configs/folder.py"
 # Flags of the launchers.
 OURS = ["config", "workdir", "data", "split", "out", "pairs", "clusters", "seeds", "change", "changes", "switches"]
+OURS += ["coordinator", "processes", "process"]
 SMOKE = "--config=experiments/configs/smoke.py"
 ACO = "aco.py --workdir=new"
 RELATE = "relate.py --workdir=run --data=good --out=out.csv"
@@ -48,6 +49,12 @@ CASES = {  # name -> command, what the line must say
     "no config file": (f"{ACO} --config=absent.py", ["--config", "absent.py"]),
     "no flag at all": ("aco.py", ["--config", "--workdir"]),
     "a word too many": (f"{ACO} {SMOKE} more", ["'more'", "expected --flag=value"]),
+    "half a process": (f"{ACO} {SMOKE} --processes=2", ["--coordinator", "--process", "expected all three"]),
+    "a cluster and a number": (f"{ACO} {SMOKE} --coordinator=cluster --process=1", ["--coordinator=cluster alone"]),
+    "one process too many": (
+        f"{ACO} {SMOKE} --coordinator=localhost:1 --processes=2 --process=2",
+        ["--process: 2", "less than the 2"],
+    ),
     "another config's workdir": (
         f"aco.py --workdir=run {SMOKE} --config.seed=1",
         ["run/config.json", "config.seed is 0 there, expected 1"],

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("types", "kernels"),
+    ("types", "processes", "kernels"),
     ("ops",),
     ("models", "data"),
     ("competition",),

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-import bm25s
 import chex
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from sparse_dot_topn import sp_matmul_topn
 
 from aco_jax.data.records import Dataset
 from aco_jax.data.wording import plain
+
+if TYPE_CHECKING:
+    import bm25s
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says at length what it does
 EMPTY = -1
@@ -64,6 +67,8 @@ class Lists:
 
 def fit_lexical(dataset: Dataset) -> Lexical:
     """BM25 over the records' texts, a separate index for each table so that its idf is its own."""
+    import bm25s  # here, for it starts jax's devices, which processes must join before
+
     indices: list[bm25s.BM25 | None] = []
     records = []
     for table in range(len(dataset.tables)):

@@ -1,0 +1,73 @@
+"""Several processes that learn one run, each on devices of its own, as the hosts of a TPU pod are.
+
+All of them do the host's work for all replicas, from the same tables and the same random numbers; the replicas lie on
+the devices of all, so that a merge goes over the network. The first process alone writes and is seen. Where one of them
+ends, the others do too, and the same commands go on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import chex
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+PATIENCE = 24 * 3600  # seconds that the others wait at the end, while the first relates
+
+
+def join(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    """Makes this one of `count` processes, before jax has looked for devices; blocks until all are there.
+
+    Args:
+        coordinator: HOST:PORT where process 0 listens. None where the cluster knows, `count` and `index` too.
+    """
+    jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=PATIENCE)
+
+
+@contextmanager
+def failing_at_once() -> Iterator[None]:
+    """Where one of several processes fails it ends at once, with its exit code.
+
+    Else it would wait at its end for the others, who wait for it in a merge.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not jax.distributed.is_initialized():
+            raise
+        code = error.code if isinstance(error, SystemExit) else traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def is_first() -> bool:
+    """Whether this process writes and shows; a lone one does."""
+    return jax.process_index() == 0
+
+
+def meet(place: str) -> None:
+    """Waits until all processes are here. Raises AssertionError where they are at different places."""
+    multihost_utils.sync_global_devices(place)
+
+
+@contextmanager
+def in_turn(place: str) -> Iterator[None]:
+    """What the first process does before the others do the same, who then find what it wrote."""
+    if not is_first():
+        meet(place)
+    yield
+    if is_first():
+        meet(place)
+
+
+def whole(x: chex.Array) -> chex.Array:
+    """An array whose shards lie with several processes as each of them can read it; all must ask."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return x
