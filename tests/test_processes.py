@@ -21,20 +21,23 @@ from aco_jax.data.records import InputError
 ROOT = Path(__file__).parents[1]
 SHARING = Path(sharing.__file__)
 SOON = 500  # seconds
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "experiments", ROOT / "tests")))}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 def started(command: Sequence[str | Path], devices: int, count: int) -> list[subprocess.Popen[str]]:
     """The processes of a command, which takes the flags of `launch.define_processes`."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
+    coordinator = f"localhost:{free_port()}"
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "experiments", ROOT / "tests")))
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": paths}
     return [
         subprocess.Popen(
             [sys.executable, *command, f"--coordinator={coordinator}", f"--processes={count}", f"--process={index}"],
-            env=environment,
+            env=ENVIRONMENT | {"XLA_FLAGS": flags},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -87,6 +90,15 @@ def test_two_processes_learn_what_one_does_where_one_fails_too(alone: Path, tmp_
     ours, theirs = (progress.read_metrics(path) for path in (folder, alone))
     assert [row["step"] for row in ours] == list(range(sharing.ROUNDS))
     chex.assert_trees_all_close(ours, theirs, rtol=1e-6)
+
+
+def test_importing_a_launcher_starts_no_devices() -> None:
+    """Else jax refuses to join."""
+    program = f"import aco, adapt, jax; jax.distributed.initialize('localhost:{free_port()}', 1, 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, timeout=SOON
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_replicas_are_the_same_number_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,6 @@ from aco_jax.data.wording import plain
 if TYPE_CHECKING:
     import bm25s
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says at length what it does
 EMPTY = -1
 BLOCK = 512  # queries whose scores are held at a time
 PAIRS = 100_000  # pairs whose sparse rows are held at a time
@@ -69,6 +68,7 @@ def fit_lexical(dataset: Dataset) -> Lexical:
     """BM25 over the records' texts, a separate index for each table so that its idf is its own."""
     import bm25s  # here, for it starts jax's devices, which processes must join before
 
+    logging.getLogger(bm25s.__name__).setLevel(logging.WARNING)  # it says at length what it does
     indices: list[bm25s.BM25 | None] = []
     records = []
     for table in range(len(dataset.tables)):

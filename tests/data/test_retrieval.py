@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import jax
 import numpy as np
 import pandas as pd
@@ -72,6 +74,12 @@ def test_search_finds_in_the_table_asked_and_pads(dataset):
     assert ids[0, 0] == 3
     assert (ids[1] == -1).all()
     assert (scores[1] == 0).all()
+
+
+def test_it_says_nothing_of_what_it_does(dataset, caplog):
+    with caplog.at_level(logging.DEBUG):
+        retrieval.fit_lexical(dataset)
+    assert caplog.messages == []
 
 
 def test_candidates_are_symmetric_and_of_the_other_table(dataset):
