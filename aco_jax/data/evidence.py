@@ -142,15 +142,15 @@ def _best_other(scores: np.ndarray) -> np.ndarray:
 def _compare_chunk(
     index: Index, left: Description, right: Description, left_rows: np.ndarray, right_rows: np.ndarray
 ) -> np.ndarray:
-    def cosine(a: sp.csr_matrix, b: sp.csr_matrix) -> np.ndarray:
-        return np.asarray(a[left_rows].multiply(b[right_rows]).sum(axis=1), np.float32).ravel()
+    def products(a: sp.csr_matrix, b: sp.csr_matrix) -> sp.csr_matrix:
+        return a[left_rows].multiply(b[right_rows]).tocsr()
+
+    def total(terms: sp.csr_matrix) -> np.ndarray:
+        return np.asarray(terms.sum(axis=1), np.float32).ravel()
 
     words = len(index.vectors.words.vocabulary_)
-    cosines = [
-        2 * cosine(a[:, part], b[:, part])
-        for a, b in ((left.text, right.text), (left.title, right.title))
-        for part in (slice(None, words), slice(words, None))
-    ]
+    both = [products(a, b) for a, b in ((left.text, right.text), (left.title, right.title))]
+    cosines = [2 * total(terms[:, part]) for terms in both for part in (slice(None, words), slice(words, None))]
     cache: dict[str, frozenset[str]] = {}
     pairs = [_pair(index, left, right, int(i), int(j), cache) for i, j in zip(left_rows, right_rows, strict=True)]
     return np.concatenate(
@@ -160,7 +160,11 @@ def _compare_chunk(
             _amounts(left.amounts[left_rows], right.amounts[right_rows]),
             _lengths(left, right, left_rows, right_rows),
             _attributes(
-                [cosine(a, b) for a, b in zip(left.slots, right.slots, strict=True)], left, right, left_rows, right_rows
+                [total(products(a, b)) for a, b in zip(left.slots, right.slots, strict=True)],
+                left,
+                right,
+                left_rows,
+                right_rows,
             ),
         ],
         axis=1,
