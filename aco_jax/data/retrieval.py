@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 from sparse_dot_topn import sp_matmul_topn
 
 from aco_jax.data.records import Dataset
@@ -40,11 +40,27 @@ class Lexical:
 
 
 @dataclass(frozen=True)
+class Grams:
+    """TF-IDF of the character 3- and 4-grams of words: a TfidfVectorizer that looks at each different word once.
+
+    Grams do not reach over the end of a word, so that a text has those of its words, and texts say the same words.
+    """
+
+    counts: CountVectorizer  # of one word
+    weights: TfidfTransformer
+
+    def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
+        """[n] texts -> [n, V] sparse rows of unit length (empty texts: zero rows)."""
+        said, words = _words_said(texts)
+        return self.weights.transform(_gram_counts(said, self.counts.transform(words)))
+
+
+@dataclass(frozen=True)
 class Vectors:
     """TF-IDF of words and of character 3- and 4-grams; a dot product is the mean of the two cosines."""
 
     words: TfidfVectorizer
-    grams: TfidfVectorizer
+    grams: Grams
 
     def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
         """[n] texts -> [n, V] sparse rows of unit length (empty texts: zero rows)."""
@@ -157,9 +173,10 @@ def fuse(rankings: Sequence[np.ndarray], k: int, constant: float = 60.0) -> tupl
 
 def fit_vectors(texts: Sequence[str]) -> Vectors:
     """TF-IDF vocabularies of all records' texts together (sublinear term frequency)."""
-    words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True, dtype=np.float32)
-    grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, dtype=np.float32)
-    return Vectors(words.fit(texts), grams.fit(texts))
+    words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True, dtype=np.float32).fit(texts)
+    counts, (said, each) = CountVectorizer(analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32), _words_said(texts)
+    weights = TfidfTransformer(sublinear_tf=True).fit(_gram_counts(said, counts.fit_transform(each)))
+    return Vectors(words, Grams(counts, weights))
 
 
 def nearest(
@@ -269,6 +286,23 @@ def _best(
 def _members(dataset: Dataset, table: int) -> np.ndarray:
     start = int(dataset.offsets[table])
     return np.arange(start, start + len(dataset.tables[table].ids), dtype=np.int32)
+
+
+def _words_said(texts: Sequence[str]) -> tuple[sp.csr_matrix, list[str]]:
+    """How often each text says each word, [n, w], and the w different words, of which the last is empty and unsaid."""
+    split = [text.lower().split() for text in texts]
+    number = {word: i for i, word in enumerate(dict.fromkeys(word for words in split for word in words))}
+    column = np.fromiter((number[word] for words in split for word in words), np.int64)
+    row = np.repeat(np.arange(len(split)), [len(words) for words in split])
+    shape = (len(split), len(number) + 1)
+    return sp.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape), [*number, ""]
+
+
+def _gram_counts(said: sp.csr_matrix, grams: sp.csr_matrix) -> sp.csr_matrix:
+    """[n, w] x [w, V] -> [n, V], the grams of each row in order, as their sums are taken."""
+    found = sp.csr_matrix(said @ grams)
+    found.sort_indices()
+    return found
 
 
 def _words(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from aco_jax.data import records, retrieval
 
@@ -74,6 +75,19 @@ def test_search_finds_in_the_table_asked_and_pads(dataset):
     assert ids[0, 0] == 3
     assert (ids[1] == -1).all()
     assert (scores[1] == 0).all()
+
+
+TEXTS = ["Red apple, red  APPLE pie", "", "a pie  of pears-and-apples 12x", "éclair\u00a0pie i", "straße STRASSE ﬁg"]
+
+
+@pytest.mark.parametrize("texts", [TEXTS, ["", " "], ["unknown words", "pie"]])
+def test_grams_are_those_of_a_tfidf_vectorizer_to_the_bit(texts):
+    like = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, dtype=np.float32).fit(TEXTS)
+    grams = retrieval.fit_vectors(TEXTS).grams
+    ours, theirs = grams.transform(texts), like.transform(texts)
+    assert grams.counts.vocabulary_ == like.vocabulary_
+    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+    np.testing.assert_array_equal(ours.toarray(), theirs.toarray())
 
 
 def test_it_says_nothing_of_what_it_does(dataset, caplog):
