@@ -7,7 +7,7 @@ other candidates and the other records in view. Neither depends on the columns o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -58,12 +58,13 @@ def compare(
 
     Validity is 1 where no fact contradicts: no code against another code, no number against a number.
     """
+    known, chunks = _Words(index.rarity), range(0, len(left_rows), CHUNK)
     facts = np.concatenate(
         [
             np.empty((0, len(FACTS)), np.float32),
             *(
-                _compare_chunk(index, left, right, left_rows[s : s + CHUNK], right_rows[s : s + CHUNK])
-                for s in range(0, len(left_rows), CHUNK)
+                _compare_chunk(index, known, left, right, left_rows[s : s + CHUNK], right_rows[s : s + CHUNK])
+                for s in chunks
             ),
         ]
     )
@@ -140,7 +141,12 @@ def _best_other(scores: np.ndarray) -> np.ndarray:
 
 
 def _compare_chunk(
-    index: Index, left: Description, right: Description, left_rows: np.ndarray, right_rows: np.ndarray
+    index: Index,
+    known: _Words,
+    left: Description,
+    right: Description,
+    left_rows: np.ndarray,
+    right_rows: np.ndarray,
 ) -> np.ndarray:
     def products(a: sp.csr_matrix, b: sp.csr_matrix) -> sp.csr_matrix:
         return a[left_rows].multiply(b[right_rows]).tocsr()
@@ -151,8 +157,7 @@ def _compare_chunk(
     words = len(index.vectors.words.vocabulary_)
     both = [products(a, b) for a, b in ((left.text, right.text), (left.title, right.title))]
     cosines = [2 * total(terms[:, part]) for terms in both for part in (slice(None, words), slice(words, None))]
-    cache: dict[str, frozenset[str]] = {}
-    pairs = [_pair(index, left, right, int(i), int(j), cache) for i, j in zip(left_rows, right_rows, strict=True)]
+    pairs = [_pair(left, right, i, j, known) for i, j in zip(left_rows.tolist(), right_rows.tolist(), strict=True)]
     return np.concatenate(
         [
             np.stack(cosines, axis=1),
@@ -172,16 +177,14 @@ def _compare_chunk(
     )
 
 
-def _pair(
-    index: Index, left: Description, right: Description, i: int, j: int, cache: dict[str, frozenset[str]]
-) -> tuple[float, ...]:
+def _pair(left: Description, right: Description, i: int, j: int, known: _Words) -> tuple[float, ...]:
     """The facts from "title within other" to "number conflict" of one pair."""
-    within, rarest, share, first = _missing(index, left.words[i], right.tokens[j], right.grams[j], cache)
+    within, rarest, share, first = _missing(known, left.words[i], right.tokens[j], right.grams[j])
     other_within, other_rarest, other_share, other_first = _missing(
-        index, right.words[j], left.tokens[i], left.grams[i], cache
+        known, right.words[j], left.tokens[i], left.grams[i]
     )
-    found, left_over = _code_matches(index, left.codes[i], right.joined[j], right.starts[j])
-    other_found, other_left_over = _code_matches(index, right.codes[j], left.joined[i], left.starts[i])
+    found, left_over = _code_matches(known, left.codes[i], right.joined[j], right.starts[j])
+    other_found, other_left_over = _code_matches(known, right.codes[j], left.joined[i], left.starts[i])
     code = max(found, other_found)
     conflict = 0.0
     if code == 0 and left.codes[i] and right.codes[j]:
@@ -196,12 +199,20 @@ def _pair(
     )
 
 
+class _Words(dict[str, tuple[float, frozenset[str]]]):
+    """The rarity and the grams of each word, looked up once."""
+
+    def __init__(self, rarity: Mapping[str, float]) -> None:
+        super().__init__()
+        self._rarity = rarity
+
+    def __missing__(self, word: str) -> tuple[float, frozenset[str]]:
+        self[word] = self._rarity.get(word, 1.0), grams_of(word)
+        return self[word]
+
+
 def _missing(
-    index: Index,
-    words: Sequence[str],
-    tokens: frozenset[str],
-    grams: frozenset[str],
-    cache: dict[str, frozenset[str]],
+    known: _Words, words: Sequence[str], tokens: frozenset[str], grams: frozenset[str]
 ) -> tuple[float, float, float, float]:
     """Of `words`: weighted share said exactly, rarest not said at all, weighted share not said, first one said.
 
@@ -209,15 +220,12 @@ def _missing(
     """
     total, exact, missing, rarest, first = 1e-6, 0.0, 0.0, 0.0, 0.0
     for place, word in enumerate(words):
-        rarity = index.rarity.get(word, 1.0)
+        rarity, own = known[word]
         total += rarity
         if word in tokens:
             exact += rarity
             first = 1.0 if place == 0 else first
             continue
-        own = cache.get(word)
-        if own is None:
-            own = cache[word] = grams_of(word)
         said = len(own & grams) / len(own) if own else 0.0
         lost = rarity * min(1.0, (1 - said) / 0.6)
         missing += lost
@@ -225,7 +233,7 @@ def _missing(
     return exact / total, rarest, missing / total, first
 
 
-def _code_matches(index: Index, codes: Sequence[str], joined: str, starts: frozenset[int]) -> tuple[float, float]:
+def _code_matches(known: _Words, codes: Sequence[str], joined: str, starts: frozenset[int]) -> tuple[float, float]:
     """The best match of a code inside the other text (1 at word boundaries), and the rarest code without one."""
     best, left_over = 0.0, 0.0
     for code in codes:
@@ -236,7 +244,7 @@ def _code_matches(index: Index, codes: Sequence[str], joined: str, starts: froze
             parted = _parted(joined, place) and _parted(joined, end)
             level = max(level, 1.0 if whole == 2 else 0.7 if parted or whole else 0.0)
             place = joined.find(code, place + 1)
-        rarity = index.rarity.get(code, 1.0)
+        rarity, _ = known[code]
         best = max(best, level * rarity)
         if level == 0:
             left_over = max(left_over, rarity)
