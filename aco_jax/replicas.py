@@ -58,10 +58,10 @@ def place(tree: chex.ArrayTree, mesh: Mesh, axis: str | None = AXIS) -> chex.Arr
     def put(x: chex.Array) -> jax.Array:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # which have no way to the devices of other processes
             return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
-        strong = jnp.asarray(x, x.dtype)
-        if strong.is_fully_addressable and not sharding.is_fully_addressable:
-            return jax.device_put(np.asarray(strong), sharding)  # which fails where processes have other values
-        return jax.device_put(strong, sharding)
+        if isinstance(x, jax.Array) and x.is_fully_addressable and not sharding.is_fully_addressable:
+            x = np.asarray(x)
+        # What lies on the host is checked to be the same in all processes.
+        return jax.device_put(x if isinstance(x, np.ndarray) else jnp.asarray(x, x.dtype), sharding)
 
     return jax.tree.map(put, tree)
 
