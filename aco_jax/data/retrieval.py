@@ -290,7 +290,7 @@ def _members(dataset: Dataset, table: int) -> np.ndarray:
 
 def _words_said(texts: Sequence[str]) -> tuple[sp.csr_matrix, list[str]]:
     """How often each text says each word, [n, w], and the w different words, of which the last is empty and unsaid."""
-    split = [text.lower().split() for text in texts]
+    split = [text.split() for text in texts]
     number = {word: i for i, word in enumerate(dict.fromkeys(word for words in split for word in words))}
     column = np.fromiter((number[word] for words in split for word in words), np.int64)
     row = np.repeat(np.arange(len(split)), [len(words) for words in split])

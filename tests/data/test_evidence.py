@@ -66,6 +66,15 @@ def test_prices_in_columns_of_other_things_are_found_where_no_column_has_amounts
     assert not fields.fit(records.from_frames(priced)).stray
 
 
+def test_words_and_grams_are_told_apart_and_a_word_that_nobody_says_is_the_rarest(index):
+    new = descriptions.describe(index, 0, [{"name": "cannon inks yellows"}, {"name": "canon ink zzyzx"}])
+    facts, _ = evidence.compare(index, new, index.records, np.array([0, 1]), np.array([4, 4]))
+    assert item(facts, "words")[0] == item(facts, "title words")[0] == 0
+    assert item(facts, "grams")[0] > 0.2
+    assert item(facts, "title grams")[0] > 0.2
+    np.testing.assert_allclose(item(facts, "rarest missing")[1], 1.0)
+
+
 def test_codes_numbers_and_prices(index):
     facts, validity = evidence.compare(index, index.records, index.records, np.arange(3), np.arange(3, 6))
     assert facts.shape == (3, len(evidence.FACTS))
