@@ -25,6 +25,17 @@ def parts():
     return dataset, index, listing.prepare(dataset, index, lists)
 
 
+def problem_of(tables, k=4):
+    """The lists of tables {name: names of its records}, of k candidates."""
+    frames = {
+        table: pd.DataFrame({"id": [str(row) for row in range(len(names))], "name": names})
+        for table, names in tables.items()
+    }
+    dataset = records.from_frames(frames)
+    index = descriptions.fit(dataset)
+    return listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=k, depth=k))
+
+
 def logits_of(problem, pairs, high=6.0, low=-6.0):
     alike = [
         [(min(a, b), max(a, b)) in pairs for b in row] for a, row in zip(problem.anchor, problem.record, strict=True)
@@ -58,22 +69,12 @@ def test_of_few_mutual_pairs_the_most_alike_are_believed_first(parts):
     assert state.prior == pytest.approx(whole.prior)  # the share of all that are mutual
 
 
-def problem_of(names, other_names):
-    frames = {
-        table: pd.DataFrame({"id": list("0123"), "name": each})
-        for table, each in zip("ab", (names, other_names), strict=True)
-    }
-    dataset = records.from_frames(frames)
-    index = descriptions.fit(dataset)
-    return listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
-
-
 @pytest.mark.parametrize("few", [0.0, 2.0])
 def test_what_contradicts_itself_is_not_believed_first(few):
     """One thing is said most alike but for its code; where all codes differ that says nothing."""
 
     def first(names, other_names):
-        problem = problem_of(names, other_names)
+        problem = problem_of({"a": names, "b": other_names})
         state = supervision.init(problem, 0, supervision.Config(few=few, first=0.75, least_first=1))
         assert state.prior == pytest.approx(1.0)  # all are mutual
         return {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)}
@@ -90,7 +91,7 @@ def test_numbers_that_strangers_share_sooner_than_partners_tell_nothing(telling,
     """Of a plum 300 the plum is 400 in the other table, and the fig 300: contradictions choose nothing there."""
     ours = ["red sweet apple", "green juicy pear", "blue dark ripe plum 300", "grey soft dry fig 400"]
     theirs = ["red sweet apple", "green juicy pear", "blue dark ripe plum 400", "grey soft dry fig 300"]
-    problem = problem_of(ours, [f"{name} fresh" for name in theirs])
+    problem = problem_of({"a": ours, "b": [f"{name} fresh" for name in theirs]})
     state = supervision.init(problem, 0, supervision.Config(few=0.0, telling=telling))
     assert {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)} == anchors
 
@@ -199,11 +200,7 @@ def test_prior_and_decision_one_to_one(parts):
 def repeated():
     """Table b says each record of a twice; with the pairs that are right."""
     rows = [f"item {k} code{k}{k}{k}" for k in range(4)]
-    left = pd.DataFrame({"id": list("0123"), "name": rows})
-    right = pd.DataFrame({"id": list("01234567"), "name": [r for r in rows for _ in range(2)]})
-    dataset = records.from_frames({"a": left, "b": right})
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    problem = problem_of({"a": rows, "b": [r for r in rows for _ in range(2)]}, k=8)
     return problem, {(k, 4 + 2 * k + n) for k in range(4) for n in range(2)}
 
 
@@ -232,11 +229,7 @@ def test_where_one_table_repeats_the_other_side_says_how_likely_a_pair_is(repeat
 def test_what_is_stated_has_further_partners_only_where_they_outweigh_their_rarity():
     """Of eight records one has two partners for sure: a doubtful second of another is learned from, and not stated."""
     names = [f"item {k} code{k}{k}{k}" for k in range(8)]
-    left = pd.DataFrame({"id": [str(k) for k in range(8)], "name": names})
-    right = pd.DataFrame({"id": [str(k) for k in range(10)], "name": [*names, names[0], names[1]]})
-    dataset = records.from_frames({"a": left, "b": right})
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    problem = problem_of({"a": names, "b": [*names, names[0], names[1]]}, k=8)
     gold = {(k, 8 + k) for k in range(8)} | {(0, 16)}
     logits = logits_of(problem, gold)
     logits[(problem.anchor == 17)[:, None] & (problem.record == 1)] = -1.0
@@ -248,10 +241,7 @@ def test_what_is_stated_has_further_partners_only_where_they_outweigh_their_rari
 
 def test_where_both_tables_repeat_a_pair_is_as_likely_as_its_two_lists_say_on_average():
     rows = [f"item {k} code{k}{k}{k}" for k in range(4) for _ in range(2)]
-    frames = {name: pd.DataFrame({"id": list("01234567"), "name": rows}) for name in "ab"}
-    dataset = records.from_frames(frames)
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
+    problem = problem_of({"a": rows, "b": rows}, k=8)
     logits = np.random.default_rng(0).normal(0, 2, problem.record.shape)
     # Each record is the one that two of the other table think of first.
     logits[np.arange(16), np.where(problem.record % 8 == 2 * (problem.anchor % 8 // 4)[:, None], 9, 0).argmax(1)] = 9.0
@@ -271,10 +261,7 @@ def test_where_both_tables_repeat_a_pair_is_as_likely_as_its_two_lists_say_on_av
 
 def three_shops():
     """Three tables that say the same four records, and the pairs that are right."""
-    frames = {name: pd.DataFrame({"id": list("0123"), "name": [f"{text} {name}" for text in NAMES]}) for name in "abc"}
-    dataset = records.from_frames(frames)
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    problem = problem_of({name: [f"{text} {name}" for text in NAMES] for name in "abc"})
     gold = {(first * 4 + k, second * 4 + k) for k in range(4) for first, second in ((0, 1), (0, 2), (1, 2))}
     return problem, gold
 
@@ -286,12 +273,7 @@ def test_two_of_three_tables_may_have_nothing_in_common():
         "b": ["aba bab", "cdc dcd", "xyx yxy", "zwz wzw"],
         "c": ["xyx yxy", "zwz wzw"],
     }
-    frames = {
-        name: pd.DataFrame({"id": [str(k) for k in range(len(rows))], "name": rows}) for name, rows in names.items()
-    }
-    dataset = records.from_frames(frames)
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=4, depth=4))
+    problem = problem_of(names)
     gold = {(0, 2), (1, 3), (4, 6), (5, 7)}
     state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold), stating=True)
     assert likely(problem, state) == gold
@@ -320,14 +302,10 @@ def test_both_directions_of_every_believed_pair_share_a_fold(first, seed):
     """Also where a record has several partners, in whichever table they are."""
     rows = [f"item {k} code{k}{k}{k}" for k in range(4)]
     tables = {"once": rows, "twice": [r for r in rows for _ in range(2)]}
-    frames = {
-        name: pd.DataFrame({"id": [str(k) for k in range(len(tables[name]))], "name": tables[name]})
-        for name in sorted(tables, key=lambda name: name != first)
-    }
-    dataset = records.from_frames(frames)
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=8, depth=8))
-    gold = {(a, b) for a, b in map(tuple, problem.pair.tolist()) if dataset.text(a) == dataset.text(b)}
+    order = sorted(tables, key=lambda name: name != first)
+    problem = problem_of({name: tables[name] for name in order}, k=8)
+    said = [text for name in order for text in tables[name]]
+    gold = {(a, b) for a, b in map(tuple, problem.pair.tolist()) if said[a] == said[b]}
     state = supervision.update(problem, supervision.init(problem, seed), logits_of(problem, gold))
     assert likely(problem, state) == gold
     fold = dict(zip(problem.anchor.tolist(), state.fold.tolist(), strict=True))
@@ -350,13 +328,7 @@ def test_all_partners_are_hidden_together(repeated):
 def test_company_is_the_surest_partner_in_a_table_not_searched():
     """Shop c repeats a's first two records and b's third; what is believed of a list stands in the state."""
     shops = {"a": [0, 1, 2], "b": [0, 2, 3], "c": [0, 1, 2]}
-    frames = {
-        name: pd.DataFrame({"id": numbers, "name": [f"{NAMES[i]} {name}" for i in numbers]})
-        for name, numbers in shops.items()
-    }
-    dataset = records.from_frames({name: frame.astype(str) for name, frame in frames.items()})
-    index = descriptions.fit(dataset)
-    problem = listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=3, depth=3))
+    problem = problem_of({name: [f"{NAMES[i]} {name}" for i in numbers] for name, numbers in shops.items()}, k=3)
     rows = np.arange(len(problem.anchor))
     state = supervision.init(problem, 0)
     state = state.replace(weight=np.where(rows % 3 == 0, 0, state.weight))
