@@ -24,6 +24,8 @@ PATIENCE = 24 * 3600  # seconds that the others wait at the end, while the first
 def join(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
     """Makes this one of `count` processes, before jax has looked for devices; blocks until all are there.
 
+    Raises RuntimeError where jax has, and where the others do not come within five minutes jax ends the process.
+
     Args:
         coordinator: HOST:PORT where process 0 listens. None where the cluster knows, `count` and `index` too.
     """
