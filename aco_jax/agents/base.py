@@ -178,20 +178,22 @@ def likelihood(params: Params, config: Config, records: Sequence[chex.Array]) ->
     if count < 2:
         raise ValueError(f"{count} record, expected at least two")
     begin = jnp.full((rows, 1), config.special.denoise, jnp.int32)
+    ended = [_ended(config, record) for record in records]
     orders = [[(first + step) % count for step in range(count)] for first in range(count)]
-    # All conditions and their records are read as one batch; nothing but the begin token is known of the marginals.
-    known = [[], *([records[i] for i in order[:place]] for order in orders for place in range(1, count))]
-    sources = [sequences.join([begin, *parts])[:, : config.model.max_length] for parts in known]
-    told = [order[place] for order in orders for place in range(1, count)]
-    sources = [sources[0]] * count + sources[1:]
-    targets = [_ended(config, records[i]) for i in (*range(count), *told)]
-    log_p, mask = transformer.sequence_log_prob(params, config.model, _stacked(sources), _stacked(targets))
-    total, length = (jnp.sum(x, axis=1).reshape(-1, rows) for x in (log_p, mask))
-    alone = total[jnp.array(told)]
-    given, marginal, tokens = (
-        x.reshape(count, count - 1, rows).sum(axis=1).T for x in (total[count:], alone, length[count:])
-    )
-    return jax.vmap(chain.conditional_gain)(given, marginal, tokens)
+
+    def told(place: int) -> tuple[chex.Array, chex.Array]:
+        """log p and tokens, [orders, rows], of each order's record at `place` given those before it."""
+        sources = [sequences.join([begin, *(records[i] for i in order[:place])]) for order in orders]
+        targets = _stacked([ended[order[place]] for order in orders])
+        cut = _stacked(sources)[:, : config.model.max_length]
+        log_p, mask = transformer.sequence_log_prob(params, config.model, cut, targets)
+        return tuple(jnp.sum(x, axis=1).reshape(count, rows) for x in (log_p, mask))
+
+    # Place by place, for sources of few records are short.
+    places = range(1, count)
+    alone, (total, length) = told(0)[0], jax.tree.map(lambda *x: jnp.stack(x), *map(told, places))
+    marginal = jnp.stack([alone[jnp.array([order[place] for order in orders])] for place in places])
+    return jax.vmap(chain.conditional_gain)(*(jnp.sum(x, axis=0).T for x in (total, marginal, length)))
 
 
 def _contrast(config: Config, batch: SftBatch, sources: chex.Array, targets: chex.Array) -> chex.Array:
