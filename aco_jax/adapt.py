@@ -18,7 +18,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from aco_jax import answer, configuration, learner, learner_state, prepare, progress, replicas, report, statements
+from aco_jax import (
+    answer,
+    configuration,
+    learner,
+    learner_state,
+    prepare,
+    processes,
+    progress,
+    replicas,
+    report,
+    statements,
+)
 from aco_jax import desk as desks
 from aco_jax import train as training
 from aco_jax.configuration import DataConfig
@@ -55,7 +66,10 @@ class News:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What came of it; `rows` is None where W/adapted had been finished before and nothing was done."""
+    """What came of it.
+
+    `rows` is None where nothing was stated: W/adapted had been finished before, or another process states.
+    """
 
     folder: Path
     news: News
@@ -76,11 +90,15 @@ def adapt(workdir: Path, data: Path, rounds: int | None = None) -> Adapted:
     config = dataclasses.replace(config, data=_moved(config.data, before, data))
     after = configuration.load_folder(config.data, data)
     news = compare(before, after)
-    summary = _claim(folder, config, before, after, news)
+    with processes.in_turn("news"):
+        summary = _claim(folder, config, before, after, news)
+        if summary is None and processes.is_first():
+            shutil.copytree(workdir / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     if summary is not None:
         return Adapted(folder, news, None, summary)
-    shutil.copytree(workdir / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
-    desk = _learn(workdir, folder, config, before, after, news, rounds)
+    desk, summary = _learn(workdir, folder, config, before, after, news, rounds)
+    if not processes.is_first():
+        return Adapted(folder, news, None, summary)
     rows, summary = answer.finish(folder, desk)
     examples = [report.Example(**example) for example in summary["examples"]]
     report.write(folder, progress.read_metrics(folder), summary, report.Tables(examples=examples))
@@ -124,13 +142,14 @@ def _learn(
     after: Dataset,
     news: News,
     rounds: int | None,
-) -> desks.Desk:
-    """Believes, plays the rounds, saves after each, and writes summary.json; returns the desk of the tables as now."""
+) -> tuple[desks.Desk, training.Summary]:
+    """Believes, plays the rounds, saves after each, and writes summary.json; the desk is of the tables as they are."""
     clock = training.Clock()
     with clock.stage("tables"):
         *_, old, learned = answer.restore(workdir, before)
         desk = training.open_desk(config, after, folder)
-        desk.tokenizer.save(folder / "tokenizer")  # with the columns that are new
+        if processes.is_first():
+            desk.tokenizer.save(folder / "tokenizer")  # with the columns that are new
     agents, mesh = learner_config(config, after, desk.tokenizer), replicas.make_mesh(config.train.replicas)
     lists, fold = new_lists(desk.problem, news.told), training.carry_folds(old, learned.believed.fold, desk)
     run = training.start(config, agents, desk)
@@ -144,8 +163,9 @@ def _learn(
     run, spent = training.follow(steps, run, folder, config, clock, mesh, "adapting")
     summary = training.summarise(after, desk, agents, run, clock, spent)
     summary["counts"] |= news.counts() | {"lists new": len(lists), "rounds of adapting": len(steps) - 1}
-    _write_json(folder / "summary.json", summary)
-    return desk
+    if processes.is_first():
+        _write_json(folder / "summary.json", summary)
+    return desk, summary
 
 
 def _round(
@@ -161,7 +181,9 @@ def _round(
     run: training.Run,
 ) -> tuple[training.Run, dict[str, Any]]:
     params = training.parameters(run, agents, desk.trunk)
-    material, measured = prepare.round_material(desk, config, agents, params, run.believed, number, lists, first)
+    material, measured = prepare.round_material(
+        desk, config, agents, params, run.believed, number, lists, first, by_parts=True
+    )
     state, metrics = advance(run.state, replicas.place(material, mesh), shared)
     return dataclasses.replace(run, state=state), {**metrics, **measured, **training.visits(state, agents)}
 

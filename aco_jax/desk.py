@@ -63,6 +63,11 @@ class Anchors:
     hidden: np.ndarray  # [n, P] int32 records left out of the candidates, -1
     weight: np.ndarray  # [n] float32 of what is believed
 
+    def take(self, index: np.ndarray) -> Anchors:
+        """Those with these numbers [m]."""
+        arrays = {name: x[index] for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+        return Anchors(rows=[self.rows[i] for i in index.tolist()], **arrays)
+
 
 def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
     """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from aco_jax import learner_state, play
+from aco_jax import learner_state, play, processes
 from aco_jax.agents import actor, base, ranker, rewriter
 from aco_jax.data import retrieval, tasks, telling
 from aco_jax.desk import Anchors, Desk
 from aco_jax.models import quantization, transformer
+from aco_jax.ops import rowwise
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params, Query
 
@@ -74,22 +75,38 @@ class Split:
 
 
 def staff(
-    desk: Desk, config: TrainConfig, agents: learner_state.Config, params: dict[str, Params], rows: np.ndarray
+    desk: Desk,
+    config: TrainConfig,
+    agents: learner_state.Config,
+    params: dict[str, Params],
+    rows: np.ndarray,
+    by_parts: bool = False,
 ) -> Staff:
     """The agents with these parameters, to be asked about lists `rows`.
 
     Of large tables not all records are embedded, for that would take longer than the rest of a round: those that
     resemble the anchors by their words are, and POOL others.
+
+    Args:
+        by_parts: whether all processes call this, each embeds a part of the records, and all have the whole.
     """
     pool = np.arange(desk.dataset.size)
     if len(pool) > POOL:
         pool = np.union1d(desk.problem.record[rows], np.linspace(0, len(pool) - 1, POOL, dtype=int))
         pool = pool[pool >= 0]
-    return Staff(desk, config, agents, params, pool, embeddings(agents, params["base"], desk.asks[pool]))
+
+    def embedded(part: np.ndarray) -> np.ndarray:
+        return embeddings(agents, params["base"], desk.asks[pool[part]])
+
+    vectors = processes.by_parts(embedded, len(pool)) if by_parts else embedded(np.arange(len(pool)))
+    return Staff(desk, config, agents, params, pool, vectors)
 
 
 def ask(team: Staff, anchors: Anchors, key: jax.Array) -> Asked:
-    """One query an anchor, for the relation sought and the table of its list, searched for with the anchor's words."""
+    """One query an anchor, for the relation sought and the table of its list, searched for with the anchor's words.
+
+    `key` is [], or [n], one of each anchor, as in `split` and `reasons`.
+    """
     desk, agents, params = team.desk, team.agents, team.params["base"]
     owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
     source = tasks.ask_sources(desk.setting, anchors.rows, owner, np.ones(len(owner), np.int32))
@@ -107,13 +124,14 @@ def split(team: Staff, anchors: Anchors, asked: Asked, key: jax.Array) -> Split:
         return unsplit(team, asked)
     owner, searched = desk.problem.anchor[anchors.row], desk.problem.table[anchors.row]
     source = tasks.rewrite_sources(desk.setting, anchors.rows, owner, asked.query.tokens, train.rewrites)
+    writing, ordering = rowwise.split(rowwise.keys(key, len(owner)), 2).T
     small = quantization.quantize(team.params["rewriter"], agents.rewriter.bits)
-    subquery = np.asarray(rewriter.rewrite(small, agents.rewriter, source, key, train.temperature).tokens)
+    subquery = np.asarray(rewriter.rewrite(small, agents.rewriter, source, writing, train.temperature).tokens)
     each = np.swapaxes(subquery, 0, 1)
     found = np.stack([lexical(desk, asked.source, searched, team.depth, beside=words) for words in each], axis=1)
     merit = merits(team, asked, subquery, found)
     heat = agents.ranker.temperature if train.temperature else 0.0
-    ranked = ranker.rank_subqueries(team.params["ranker"], merit, jax.random.fold_in(key, 1), heat)
+    ranked = ranker.rank_subqueries(team.params["ranker"], merit, ordering, heat)
     order = np.asarray(ranked)[..., None]
     return Split(*(np.take_along_axis(part, order, axis=1) for part in (source, subquery, merit, found)))
 

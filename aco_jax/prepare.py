@@ -8,16 +8,28 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
-from aco_jax import inquiry, learner_state, play, supervision
+from aco_jax import inquiry, learner_state, play, processes, supervision
 from aco_jax.data import descriptions, evidence, listing, retrieval, tasks
 from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose, unseen
-from aco_jax.ops import ranking
+from aco_jax.ops import ranking, rowwise
 from aco_jax.settings import TrainConfig
 from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
 
 READ = 2  # candidates of an anchor that are read before it is played
 REASON_COST = 0.02  # of each token of a reason, where finding its record first is worth 1
+
+
+@struct.dataclass
+class Noted:
+    """What is measured of n anchors beside their batch."""
+
+    read: np.ndarray  # [n, M + 1, K] bool, the candidates that were read
+    outside: np.ndarray  # [n] bool, whether the query's best answer lies outside its guardrails
+    answered: np.ndarray  # [n] bool, whether it is known which record is the answer
+    reason: np.ndarray  # [n] reciprocal rank of the candidate by the reason's words alone, nan where there is none
+    hits: dict[str, np.ndarray]  # what was searched by -> [n] bool, whether it found the known answer
 
 
 def round_material(
@@ -29,6 +41,7 @@ def round_material(
     number: int,
     lists: np.ndarray | None = None,
     before: int = 0,
+    by_parts: bool = False,
 ) -> tuple[play.Batch, dict[str, float]]:
     """Everything a round plays, leaves [R, merge_every, ..], and what the host measured of it.
 
@@ -36,15 +49,22 @@ def round_material(
         number: of the round, from 0.
         lists: those that may be played; all of them by default.
         before: rounds that were played before, on these tables or others: no draw comes twice.
+        by_parts: whether all processes call this, each prepares a part of the anchors, and all have the whole.
     """
     run, seed = config.train, before + number
     shape = (run.replicas, run.merge_every, run.anchors_per_step)
     rng = np.random.default_rng([config.seed, ANCHORS, seed])
     anchors = choose(desk, config, believed, rng, number, lists)
-    key = jax.random.fold_in(jax.random.key(config.seed), KEYS + seed)
-    batch, metrics = prepare(inquiry.staff(desk, config, agents, params, anchors.row), believed, anchors, key)
-    first = seed * len(anchors.row)
-    batch = dataclasses.replace(batch, query=np.arange(first, first + len(anchors.row), dtype=np.int32))
+    count = len(anchors.row)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), KEYS + seed), count)
+    team = inquiry.staff(desk, config, agents, params, anchors.row, by_parts)
+
+    def prepared(part: np.ndarray) -> tuple[play.Batch, Noted]:
+        return prepare(team, believed, anchors.take(part), keys[part])
+
+    batch, noted = processes.by_parts(prepared, count) if by_parts else prepared(np.arange(count))
+    batch = dataclasses.replace(batch, query=seed * count + np.arange(count, dtype=np.int32))
+    metrics = measured(batch, noted, unseen(desk, config)[desk.problem.anchor[anchors.row]])
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics
 
 
@@ -64,12 +84,16 @@ def next_planted(
 
 
 def prepare(
-    team: inquiry.Staff, believed: supervision.State, anchors: Anchors, key: jax.Array
-) -> tuple[play.Batch, dict[str, float]]:
-    """Asks about anchors, looks at the answers, reads all of them, and gives reasons: leaves [n, ..]."""
-    desk, keys = team.desk, jax.random.split(key)
-    asked = inquiry.ask(team, anchors, keys[0])
-    split = inquiry.split(team, anchors, asked, keys[1])
+    team: inquiry.Staff, believed: supervision.State, anchors: Anchors, keys: jax.Array
+) -> tuple[play.Batch, Noted]:
+    """Asks about anchors, looks at the answers, reads the best of them, and gives reasons: leaves [n, ..].
+
+    Args:
+        keys: [n], for nothing that is drawn depends on which anchors are prepared together.
+    """
+    desk, (asking, splitting, explaining) = team.desk, rowwise.split(keys, 3).T
+    asked = inquiry.ask(team, anchors, asking)
+    split = inquiry.split(team, anchors, asked, splitting)
     batch, score = answers(team, believed, anchors, asked, split)
     raw = _own_words(team, anchors, asked)
     batch = dataclasses.replace(batch, lost=lost(anchors, asked, raw))
@@ -81,19 +105,34 @@ def prepare(
     reading[anchor, row, slot] = inquiry.readings(team, batch, company, anchor, record[anchor, row, slot], own)
     batch = dataclasses.replace(batch, candidates=dataclasses.replace(batch.candidates, reading=reading))
     place = np.argmax(np.where(record[:, 0] >= 0, score[:, 0], -1.0), axis=1)
-    batch, tells = give_reasons(team, anchors, batch, place, jax.random.fold_in(key, 2))
-    relation, read = batch.belief.relation, np.zeros(record.shape, bool)
+    batch, tells = give_reasons(team, batch, place, explaining)
+    read = np.zeros(record.shape, bool)
     read[anchor, row, slot] = True
-    metrics = {
-        "base/query_outside": float(_outside(desk, asked, batch.searched).mean()),
-        "actor/reason_mrr": tells,
-        **_recalls(team, anchors, asked, split, record, raw),
+    outside, hits = _outside(desk, asked, batch.searched), _hits(anchors, asked, split, record, raw)
+    return batch, Noted(read, outside, anchors.planted & (anchors.truth[:, 0] >= 0), tells, hits)
+
+
+def measured(batch: play.Batch, noted: Noted, unseen: np.ndarray) -> dict[str, float]:
+    """What the host measured of a round: a batch of leaves [n, ..], and which anchors [n] no lesson was made of.
+
+    Recalls are shares of the planted answers among the DEPTH first that each text finds, those to unseen records apart:
+    `data/raw_recall` is by the anchor's own text, `rewriter/recall` by any of its subqueries.
+    """
+    relation, reading, read = batch.belief.relation, batch.candidates.reading, noted.read
+    answered, told = noted.answered, ~np.isnan(noted.reason)
+    recalls = {name: float(hit[answered].mean()) for name, hit in noted.hits.items() if answered.any()}
+    fresh = answered & unseen
+    of_fresh = {f"{name}_unseen": float(hit[fresh].mean()) for name, hit in noted.hits.items() if fresh.any()}
+    return {
+        "base/query_outside": float(noted.outside.mean()),
+        "actor/reason_mrr": float(noted.reason[told].mean()) if told.any() else 0.0,
+        **recalls,
+        **of_fresh,
         "ranker/reading_gap": _gap(reading[read & (relation > UNRELATED)], reading[read & (relation == UNRELATED)]),
         "tokens/asked": float((batch.ask_source > 0).sum() + (batch.written > 0).sum()),
         "tokens/rewritten": float((batch.subquery > 0).sum()),
         "tokens/read": float(batch.candidates.tokens[read].sum()),
     }
-    return batch, metrics
 
 
 def answers(
@@ -202,12 +241,13 @@ def lost(anchors: Anchors, asked: inquiry.Asked, raw: np.ndarray) -> np.ndarray:
 
 
 def give_reasons(
-    team: inquiry.Staff, anchors: Anchors, batch: play.Batch, place: np.ndarray, key: jax.Array
-) -> tuple[play.Batch, float]:
+    team: inquiry.Staff, batch: play.Batch, place: np.ndarray, key: jax.Array
+) -> tuple[play.Batch, np.ndarray]:
     """The batch with a sampled reason for stating relation 1 of candidate `place` [n] of row 0, and what it is worth.
 
     A reason is worth what it tells: the reciprocal rank of the candidate where its table is searched by the reason's
-    words alone, less REASON_COST a token. Beside the batch stands the mean of these reciprocal ranks.
+    words alone, less REASON_COST a token. Beside the batch stand these ranks' reciprocals [n], nan where nothing is
+    stated. `key` is [] or [n].
 
     The reward model is not asked: it learned that a response with words at its end is worse, and learning by what it
     said of reasons emptied all of them.
@@ -221,7 +261,7 @@ def give_reasons(
     tells = _reciprocal_rank(inquiry.found_by(desk, said, batch.searched, inquiry.DEPTH), stated)
     value = np.where(there, tells - REASON_COST * (reason > 0).sum(axis=1), 0.0).astype(np.float32)
     batch = dataclasses.replace(batch, reason_source=source, reason=reason, reason_value=value)
-    return batch, float(tells[there].mean()) if there.any() else 0.0
+    return batch, np.where(there, tells, np.nan).astype(np.float32)
 
 
 def _among(record: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -297,21 +337,11 @@ def _worth_reading(record: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, n
     return anchor, row, slot
 
 
-def _recalls(
-    team: inquiry.Staff,
-    anchors: Anchors,
-    asked: inquiry.Asked,
-    split: inquiry.Split,
-    record: np.ndarray,
-    raw: np.ndarray,
-) -> dict[str, float]:
-    """Share of planted answers among the DEPTH first that each text finds, those to unseen records apart.
-
-    `raw` is by the anchor's own text; `rewriter` by any of its subqueries.
-    """
-    desk, depth, original = team.desk, inquiry.DEPTH, anchors.truth[:, 0]
-    planted = anchors.planted & (original >= 0)
-    fresh = planted & unseen(desk, team.config)[desk.problem.anchor[anchors.row]]
+def _hits(
+    anchors: Anchors, asked: inquiry.Asked, split: inquiry.Split, record: np.ndarray, raw: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Whether the known answer is among the DEPTH first that each text finds, [n] bool each."""
+    depth = inquiry.DEPTH
     found = {
         "data/raw_recall": raw,
         "base/query_recall": asked.found[:, :depth],
@@ -319,9 +349,8 @@ def _recalls(
         "rewriter/recall": split.found[:, :, :depth].reshape(len(record), -1),
         "data/recall": record.reshape(len(record), -1),
     }
-    hits = {name: np.count_nonzero(_among(answers, original[:, None]), axis=1) > 0 for name, answers in found.items()}
-    metrics = {name: float(hit[planted].mean()) for name, hit in hits.items() if planted.any()}
-    return metrics | {f"{name}_unseen": float(hit[fresh].mean()) for name, hit in hits.items() if fresh.any()}
+    answer = anchors.truth[:, :1]
+    return {name: np.count_nonzero(_among(each, answer), axis=1) > 0 for name, each in found.items()}
 
 
 def _gap(ours: np.ndarray, others: np.ndarray) -> float:

@@ -1,8 +1,9 @@
 """Several processes that learn one run, each on devices of its own, as the hosts of a TPU pod are.
 
-All of them do the host's work for all replicas, from the same tables and the same random numbers; the replicas lie on
-the devices of all, so that a merge goes over the network. The first process alone writes and is seen. Where one of them
-ends, the others do too, and the same commands go on from the last checkpoint.
+All of them read the same tables, believe the same and draw the same random numbers; what a round's anchors are asked
+and answered each does for a part of them (`by_parts`), and the replicas lie on the devices of all, so that a merge goes
+over the network. The first process alone writes and is seen. Where one of them ends, the others do too, and the same
+commands go on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import chex
 import jax
@@ -19,6 +21,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 PATIENCE = 24 * 3600  # seconds that the others wait at the end, while the first relates
+
+Found = TypeVar("Found", bound=chex.ArrayTree)
 
 
 def join(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
@@ -73,3 +77,19 @@ def whole(x: chex.Array) -> chex.Array:
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
     return x
+
+
+def by_parts(work: Callable[[np.ndarray], Found], count: int) -> Found:
+    """What `work` makes of rows 0 .. count - 1, leaves [count, ..], each process having done a part; all must ask.
+
+    Args:
+        work: rows [n] int -> arrays, leaves [n, ..], the same whatever other rows it is asked about.
+    """
+    parts = jax.process_count()
+    if parts == 1:
+        return work(np.arange(count))
+    each = -(-count // parts)
+    # The parts must be equally long: the last row is done again where they are not.
+    mine = np.minimum(jax.process_index() * each + np.arange(each), count - 1)
+    found = multihost_utils.process_allgather(work(mine), tiled=True)
+    return jax.tree.map(lambda x: x[:count], found)

@@ -238,7 +238,7 @@ def _graduate(config, agents, desk, mesh, run: Run):
 
 def _round(config, agents, desk, mesh, shared, advance, number: int, run: Run):
     params = parameters(run, agents, desk.trunk)
-    material, measured = prepare.round_material(desk, config, agents, params, run.believed, number)
+    material, measured = prepare.round_material(desk, config, agents, params, run.believed, number, by_parts=True)
     state, metrics = advance(run.state, replicas.place(material, mesh), shared)
     if number == 0:
         state = replicas.place(stages.after_warm_up(state, agents), mesh)

@@ -4,7 +4,7 @@
 
 NEWDIR holds the tables as they are now, under their old names. W stays as it is; W/adapted becomes a workdir like any
 other, for evaluate.py, relate.py and adapt.py too. Stopped anywhere, the same command goes on from the last
-checkpoint.
+checkpoint. Several processes do it together as in aco.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path
 from absl import flags
 
 import launch
-from aco_jax import adapt
+from aco_jax import adapt, processes
 
 
 def main() -> None:
+    launch.join()
     found = adapt.adapt(Path(flags.FLAGS.workdir), Path(flags.FLAGS.data), flags.FLAGS.rounds)
+    if not processes.is_first():
+        return
     if found.rows is None:
         print(f"{found.folder}: adapted to these tables before, nothing was done")
         return
@@ -41,4 +44,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "folder of a finished run", required=True)
     flags.DEFINE_string("data", None, "folder of the tables as they are now", required=True)
     flags.DEFINE_integer("rounds", None, "rounds over the new lists; a quarter of the run's by default", lower_bound=0)
+    launch.define_processes()
     launch.run(main)

@@ -26,6 +26,17 @@ def merge(state: chex.ArrayTree) -> chex.ArrayTree:
     return state | {"mean": jax.lax.pmean(state["mean"], replicas.EVERY)}
 
 
+def drawn(number: int) -> np.ndarray:
+    """The numbers of a round, each process having drawn a part of them, and of one more row than parts evenly."""
+    rows, parts = REPLICAS * STEPS + 1, jax.process_count()
+
+    def part(index: np.ndarray) -> np.ndarray:
+        assert len(index) == -(-rows // parts)
+        return np.stack([np.random.default_rng([number, i]).random(3, np.float32) for i in index.tolist()])
+
+    return processes.by_parts(part, rows)[:-1].reshape(REPLICAS, STEPS, 3)
+
+
 def learn(folder: Path, failing_after: int | None = None) -> None:
     """All rounds that `folder` does not hold yet; process 1 fails after one of them, if it is said."""
     mesh = replicas.make_mesh(REPLICAS)
@@ -37,8 +48,7 @@ def learn(folder: Path, failing_after: int | None = None) -> None:
     tables = replicas.place(jnp.arange(3.0), mesh, None)
     with progress.writer(folder, done) as writer, progress.bar(ROUNDS, "sharing", done=done + 1) as bar:
         for number in range(done + 1, ROUNDS):
-            batch = np.random.default_rng(number).random((REPLICAS, STEPS, 3)).astype(np.float32)
-            state, metrics = advance(state, replicas.place(batch, mesh), tables)
+            state, metrics = advance(state, replicas.place(drawn(number), mesh), tables)
             checkpoints.save(folder / "checkpoints", number, state)
             if writer is not None:
                 writer.write(number, metrics)

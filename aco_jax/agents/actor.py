@@ -103,7 +103,10 @@ def reason_source(config: Config, action: chex.Array, anchor: chex.Array, candid
 def give_reason(
     params: Params, config: Config, source: chex.Array, key: chex.PRNGKey, temperature: chex.Numeric = 1.0
 ) -> tuple[chex.Array, chex.Array]:
-    """Samples a reason made of what both records say: tokens [B, T] and log-probability [B] (nats)."""
+    """Samples a reason made of what both records say: tokens [B, T] and log-probability [B] (nats).
+
+    `key` is [], or [B], one of each pair.
+    """
     facts, special = _facts(config, source), config.special
 
     def rule(tokens: chex.Array, _: chex.Array) -> chex.Array:

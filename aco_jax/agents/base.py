@@ -79,6 +79,7 @@ def generate_queries(
 
     Args:
       sources: [B, S], <ask> <relation> and the anchor's tokens.
+      key: [], or [B], one of each request.
       temperature: 0 takes the likeliest token.
       tables: [B] int32, the table each query must search; None lets the model choose one that is not the anchor's.
 
@@ -187,7 +188,8 @@ def likelihood(params: Params, config: Config, records: Sequence[chex.Array]) ->
         targets = _stacked([ended[order[place]] for order in orders])
         cut = _stacked(sources)[:, : config.model.max_length]
         log_p, mask = transformer.sequence_log_prob(params, config.model, cut, targets)
-        return tuple(jnp.sum(x, axis=1).reshape(count, rows) for x in (log_p, mask))
+        total, length = (jnp.sum(x, axis=1).reshape(count, rows) for x in (log_p, mask))
+        return total, length
 
     # Place by place, for sources of few records are short.
     places = range(1, count)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from aco_jax.models import distillation, judge, lora, transformer
-from aco_jax.ops import likelihood, masking, policy_gradient, ranking
+from aco_jax.ops import likelihood, masking, policy_gradient, ranking, rowwise
 from aco_jax.types import UNRELATED, Belief, Candidates, Metrics, Params, Ranking
 
 VERDICT_EDGES = (-0.5, 0.5)  # of a standardised reading: against, undecided, for
@@ -140,9 +140,14 @@ def policy_loss(
 def rank_subqueries(
     params: Params, merits: chex.Array, key: chex.PRNGKey, temperature: chex.Numeric = 0.0
 ) -> chex.Array:
-    """An order [B, M] of each request's subqueries by their relevance, validity and gain [B, M, 3]; 0 sorts."""
+    """An order [B, M] of each request's subqueries by their relevance, validity and gain [B, M, 3].
+
+    Args:
+        key: [], or [B], one of each request.
+        temperature: 0 sorts.
+    """
     score = merits @ params["merits"]
-    keys = jax.random.split(key, score.shape[0])
+    keys = rowwise.keys(key, score.shape[0])
     everyone = jnp.ones(score.shape, bool)
     return jax.vmap(ranking.sample_permutation, (0, 0, 0, None))(keys, score, everyone, jnp.float32(temperature))
 

@@ -22,7 +22,7 @@ from flax import struct
 
 from aco_jax.data.tokens import Special
 from aco_jax.models import distillation, generate, lora, quantization, transformer
-from aco_jax.ops import policy_gradient, sequences
+from aco_jax.ops import policy_gradient, rowwise, sequences
 from aco_jax.types import Metrics, Params
 
 
@@ -83,10 +83,12 @@ def rewrite(
     Args:
       params: float32, or as `quantization.quantize` returns them.
       source: [B, M, S] of `data.tasks.rewrite_sources`.
+      key: [], or [B], one of each request.
       temperature: 0 takes the likeliest token.
     """
     chex.assert_rank(source, 3)
     rows = source.reshape(-1, source.shape[2])
+    keys = rowwise.split(rowwise.keys(key, source.shape[0]), source.shape[1])
     written, log_prob = generate.generate(
         quantization.dequantize(params),
         config.model,
@@ -94,7 +96,7 @@ def rewrite(
         bos=config.special.bos,
         eos=config.special.eos,
         length=config.length,
-        key=key,
+        key=keys.reshape(-1),
         temperature=temperature,
         allowed=_text(config)[None],
         prefix=rows[:, 1:2],

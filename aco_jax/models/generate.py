@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from aco_jax.models import layers, network, transformer
+from aco_jax.ops import rowwise
 from aco_jax.types import Params
 
 Rule = Callable[[chex.Array, chex.Array], chex.Array]  # tokens so far [B, T], position [] -> may be next [B or 1, V]
@@ -46,6 +47,7 @@ def generate(
         with it, or with the first word where the tokenizer has no such token.
       eos: the token after which a row holds padding only; in a prompt, without a source, it ends nothing.
       length: tokens of the result, the prefix included.
+      key: [], or one of each row of the result.
       temperature: 0 takes the likeliest token (Gumbel-max with scaled noise, Gumbel 1954).
       allowed: [B, V] or [B, length, V] bool (axes of size 1 broadcast), the only tokens that may be sampled.
       prefix: [B, P] tokens the result begins with, padding on the right; its length may differ by row.
@@ -128,6 +130,7 @@ def sample(
         raise ValueError("a source or a prefix is needed")
     chex.assert_rank(begun, 2)
     rows, pad, params = begun.shape[0], config.pad, transformer.cast(params, config)
+    keys = rowwise.keys(key, rows)
     forced = jnp.full((rows, length), pad, jnp.int32)
     if prefix is not None:
         forced = forced.at[:, : prefix.shape[1]].set(prefix[:, :length].astype(jnp.int32))
@@ -140,7 +143,7 @@ def sample(
         # Tied to the token: XLA would make float32 matrices of quantised ones once, before the loop, and read those.
         weights, token = jax.lax.optimization_barrier((params, token))
         log_probs, cache = transformer.step(weights, config, token, index + before, cache)
-        noise = _noise(jax.random.fold_in(key, index), log_probs.shape, temperature)
+        noise = _noise(keys, index, log_probs.shape, temperature)
         may = None if rule is None else rule(tokens, index)
         sampled, log_prob = _choose(log_probs, noise, may, limit, pad)
         given = forced[:, index]
@@ -198,10 +201,16 @@ def _at(allowed: chex.Array, tokens: chex.Array, index: chex.Array) -> chex.Arra
     return jax.lax.dynamic_index_in_dim(allowed, position, axis=1, keepdims=False)
 
 
-def _noise(key: chex.PRNGKey, shape: tuple[int, ...], temperature: float | chex.Array) -> chex.Array:
-    """Gumbel noise at the temperature; at 0 none is drawn, which takes as long as the layers of a small network."""
+def _noise(
+    keys: chex.PRNGKey, index: chex.Array, shape: tuple[int, ...], temperature: float | chex.Array
+) -> chex.Array:
+    """Gumbel noise of rows [B, V] at the temperature; at 0 none is drawn, which costs as much as a small network."""
+
+    def drawn() -> chex.Array:
+        return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, index), shape[1:]))(keys)
+
     warm = jnp.any(jnp.asarray(temperature) > 0)
-    return temperature * jax.lax.cond(warm, lambda: jax.random.gumbel(key, shape), lambda: jnp.zeros(shape))
+    return temperature * jax.lax.cond(warm, drawn, lambda: jnp.zeros(shape))
 
 
 def _choose(

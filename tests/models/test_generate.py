@@ -54,6 +54,15 @@ def test_greedy_is_the_teacher_forced_argmax_step_by_step(params):
     np.testing.assert_array_equal(tokens, expected)
 
 
+def test_a_row_draws_by_its_own_key_whatever_stands_beside_it(params):
+    keys = jax.random.split(jax.random.key(5), len(SOURCE))
+    tokens, _ = run(params, key=keys, temperature=2.0)
+    turned, _ = run(params, source=SOURCE[::-1], key=keys[::-1], temperature=2.0)
+    np.testing.assert_array_equal(turned[::-1], tokens)
+    np.testing.assert_array_equal(run(params, temperature=2.0)[0], tokens)
+    assert (run(params, key=keys[::-1], temperature=2.0)[0] != tokens).any()
+
+
 @pytest.mark.parametrize(("copy", "temperature"), [(True, 0.0), (True, 0.7), (True, 1.0), (False, 1.0)])
 def test_log_prob_is_that_of_the_sampled_tokens(params, copy, temperature):
     config = transformer.Config(**{**vars(CONFIG), "copy": copy})
