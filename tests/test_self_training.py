@@ -7,41 +7,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import pandas as pd
 import pytest
+from small_tables import Case, case
 
 from aco_jax import competition, self_training, settings, supervision, teaching
-from aco_jax.data import descriptions, evidence, listing, noise, records, retrieval
+from aco_jax.data import evidence
 from aco_jax.models import judge
 
 JUDGE = judge.Config(columns=evidence.JUDGED, witnesses=settings.WITNESSES, relations=1, steps=150)
-WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbor", "island", "kettle", "meadow"]
-
-
-class Case(NamedTuple):
-    dataset: records.Dataset
-    index: descriptions.Index
-    problem: listing.Problem
-    halves: list[listing.Problem]
-    about: np.ndarray  # what each record is about
-
-
-def case(times: int, things: int) -> Case:
-    """Two tables that say each thing `times` times, in other words each time; half of the things where it is once."""
-    rng = np.random.default_rng(0)
-    named = [" ".join(rng.choice(WORDS, 4, replace=False)) + f" {rng.integers(100, 999)}" for _ in range(things)]
-    tables, about = {}, []
-    for number, table in enumerate("ab"):
-        known = np.arange(things) if times > 1 else np.arange(things // 2) + number * (things // 4)
-        said = np.repeat(known, times)
-        rows = [noise.corrupt(rng, {"title": named[thing], "note": f"of {named[thing]}"}, 0.2) for thing in said]
-        tables[table] = pd.DataFrame(rows).fillna("").assign(id=[str(i) for i in range(len(rows))])
-        about.append(said)
-    dataset = records.from_frames(tables)
-    index = descriptions.fit(dataset)
-    lists = retrieval.candidates(dataset, [index.records.text, index.records.title], k=8)
-    problem = listing.prepare(dataset, index, lists)
-    return Case(dataset, index, problem, listing.halves(dataset, index, problem, 0), np.concatenate(about))
 
 
 @pytest.fixture(scope="module")
@@ -130,21 +103,6 @@ def test_the_signs_are_needed_of_every_table(repeated: Case) -> None:
     assert not told((0.3, 0.25), (0.2, 0.6), [])
 
 
-def test_a_partner_said_again_is_hidden_with_it_and_is_no_lesson_of_its_own(repeated: Case) -> None:
-    problem, about = repeated.problem, repeated.about
-    once = supervision.init(problem, 0, supervision.ALL_MUTUAL)
-    rows = np.flatnonzero(once.weight > 0)
-    same = (about[problem.record[rows]] == about[problem.anchor[rows]][:, None]) & (problem.record[rows] >= 0)
-    counts = []
-    for many in (False, True):
-        candidates, belief, _ = teaching.propose(problem, dataclasses.replace(once, many=np.bool_(many)))
-        left = candidates.record[len(rows) :, 0] >= 0
-        counts.append(int((left & same).sum()))
-        assert (belief.relation[: len(rows), 0] == 1).sum() == len(rows)  # the believed one alone is a partner
-        assert not (belief.relation[len(rows) :, 0] == 1).any()
-    assert counts[1] < 0.3 * counts[0]
-
-
 def test_where_both_have_many_each_pair_stands_for_itself(repeated: Case) -> None:
     problem, about = repeated.problem, repeated.about
     right = about[problem.anchor][:, None] == about[np.maximum(problem.record, 0)]
@@ -155,7 +113,9 @@ def test_where_both_have_many_each_pair_stands_for_itself(repeated: Case) -> Non
     assert some[expected > 0.5].max() < 0.5  # a list of four partners shares what is sure
 
 
-def test_in_a_table_against_itself_partners_are_many_only_if_they_are_many_between_tables(repeated: Case) -> None:
+def test_in_a_table_against_itself_partners_are_many_only_if_they_are_many_between_tables(
+    repeated: Case,
+) -> None:
     """All of a family like one of the other half best: copies of it are surely there, siblings by half."""
     half = repeated.halves[0]
     close = (half.score > np.median(half.score[half.record >= 0])) & (half.record >= 0)
@@ -203,28 +163,12 @@ def test_only_records_that_share_a_partner_are_compared(repeated: Case) -> None:
     assert set(of_one.pair.ravel()) == set(problem.pair[partner, 0])
 
 
-def test_one_table_that_repeats_its_records_is_enough_to_say_anchors_in_other_words(repeated: Case) -> None:
+def test_one_table_that_repeats_its_records_is_enough_to_say_anchors_in_other_words(
+    repeated: Case,
+) -> None:
     state = supervision.init(repeated.problem, 0)
     for several, expected in (((0.02, 0.05), False), ((0.0, 0.15), True), ((0.3, 0.3), True)):
         told = dataclasses.replace(state, several=np.array(several, np.float32))
         assert self_training.repeats(told) == expected
         assert self_training.many_partners(told) == (several == (0.3, 0.3))
     assert self_training.repeats(dataclasses.replace(state, many=np.bool_(True)))
-
-
-def test_what_is_said_in_other_words_is_believed_as_it_was(repeated: Case) -> None:
-    problem = repeated.problem
-    state = dataclasses.replace(supervision.init(problem, 0, supervision.ALL_MUTUAL), many=np.bool_(True))
-    candidates, belief, fold = teaching.propose(problem, state)
-    other, believed, folds = teaching.reword(problem, repeated.dataset, repeated.index, state)
-    np.testing.assert_array_equal(other.record, candidates.record)
-    np.testing.assert_array_equal(believed.relation, belief.relation)
-    np.testing.assert_array_equal(believed.weight, belief.weight)
-    np.testing.assert_array_equal(folds, fold)
-    score = evidence.NAMES.index("score")
-    seen = belief.relation[:, 0] == 1
-    assert other.evidence[:, 0][seen][:, score].mean() < candidates.evidence[:, 0][seen][:, score].mean()
-    few = supervision.Config(reworded=10)
-    other, believed, _ = teaching.reword(problem, repeated.dataset, repeated.index, state, few)
-    assert len(other.record) == 20
-    np.testing.assert_allclose(believed.weight.sum(), belief.weight.sum(), rtol=1e-5)

@@ -7,11 +7,10 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from small_tables import NAMES, likely, logits_of, problem_of, said_twice
 
 from aco_jax import competition, supervision, teaching
 from aco_jax.data import descriptions, listing, records, retrieval
-
-NAMES = ["red apple a100", "green pear b200", "blue plum c300", "grey fig d400"]
 
 
 @pytest.fixture(scope="module")
@@ -23,28 +22,6 @@ def parts():
     index = descriptions.fit(dataset)
     lists = retrieval.candidates(dataset, [index.records.text], k=4, depth=4)
     return dataset, index, listing.prepare(dataset, index, lists)
-
-
-def problem_of(tables, k=4):
-    """The lists of tables {name: names of its records}, of k candidates."""
-    frames = {
-        table: pd.DataFrame({"id": [str(row) for row in range(len(names))], "name": names})
-        for table, names in tables.items()
-    }
-    dataset = records.from_frames(frames)
-    index = descriptions.fit(dataset)
-    return listing.prepare(dataset, index, retrieval.candidates(dataset, [index.records.text], k=k, depth=k))
-
-
-def logits_of(problem, pairs, high=6.0, low=-6.0):
-    alike = [
-        [(min(a, b), max(a, b)) in pairs for b in row] for a, row in zip(problem.anchor, problem.record, strict=True)
-    ]
-    return np.where(np.array(alike), high, low)
-
-
-def likely(problem, state):
-    return {(int(a), int(b)) for a, b in problem.pair[state.posterior > 0.5]}
 
 
 def test_start_is_the_mutual_best(parts):
@@ -80,7 +57,10 @@ def test_what_contradicts_itself_is_not_believed_first(few):
         return {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)}
 
     apple = "red sweet crisp dessert apple of the old orchard"
-    ours, theirs = [f"{apple} a100", *NAMES[1:]], [f"{apple} z911", *(f"{name} ripe fresh" for name in NAMES[1:])]
+    ours, theirs = (
+        [f"{apple} a100", *NAMES[1:]],
+        [f"{apple} z911", *(f"{name} ripe fresh" for name in NAMES[1:])],
+    )
     assert first(ours, theirs) == {1, 2, 3, 5, 6, 7}
     others = [name[:-4] + code for name, code in zip(NAMES, ("z911", "y822", "x733", "w644"), strict=True)]
     assert len(first(NAMES, others)) == (8 if few == 0 else 6)
@@ -175,18 +155,6 @@ def test_the_lists_of_a_table_with_few_partners_are_by_the_judges_own_temperatur
         np.testing.assert_allclose(found.posterior, expected, atol=1e-6)
 
 
-def test_hidden_match_leaves_only_null(parts):
-    problem = parts[2]
-    candidates, belief, _ = teaching.propose(problem, supervision.init(problem, 0))
-    half = len(belief.weight) // 2
-    assert ((belief.relation[:half] == 1).sum(axis=(1, 2)) == 1).all()
-    assert (belief.relation[half:] < 1).all()
-    gone = belief.relation[:half] == 1
-    assert (candidates.record[half:][gone] == -1).all()
-    assert (candidates.evidence[half:][gone] == 0).all()
-    assert not belief.planted.any()
-
-
 def test_prior_and_decision_one_to_one(parts):
     problem = parts[2]
     gold = {(0, 4), (1, 5), (2, 6)}
@@ -198,10 +166,7 @@ def test_prior_and_decision_one_to_one(parts):
 
 @pytest.fixture(scope="module")
 def repeated():
-    """Table b says each record of a twice; with the pairs that are right."""
-    rows = [f"item {k} code{k}{k}{k}" for k in range(4)]
-    problem = problem_of({"a": rows, "b": [r for r in rows for _ in range(2)]}, k=8)
-    return problem, {(k, 4 + 2 * k + n) for k in range(4) for n in range(2)}
+    return said_twice()
 
 
 def test_two_claims_are_seen_and_both_kept(repeated):
@@ -310,19 +275,6 @@ def test_both_directions_of_every_believed_pair_share_a_fold(first, seed):
     assert likely(problem, state) == gold
     fold = dict(zip(problem.anchor.tolist(), state.fold.tolist(), strict=True))
     assert all(fold[a] == fold[b] for a, b in gold)
-
-
-def test_all_partners_are_hidden_together(repeated):
-    problem, gold = repeated
-    state = supervision.update(problem, supervision.init(problem, 0), logits_of(problem, gold))
-    ours = np.flatnonzero(problem.direction > 0)
-    assert (supervision.partners(problem, state, ours).sum(axis=1) == 2).all()
-    candidates, belief, _ = teaching.propose(problem, state)
-    half = len(belief.weight) // 2
-    stated = belief.relation[:half] == 1
-    assert sorted(stated.sum(axis=(1, 2))) == [1] * 8 + [2] * 4
-    assert (candidates.record[half:][stated] == -1).all()
-    assert (belief.relation[half:] < 1).all()
 
 
 def test_company_is_the_surest_partner_in_a_table_not_searched():
