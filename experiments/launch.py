@@ -18,7 +18,7 @@ os.environ["XLA_FLAGS"] = compilation.fast_flags(os.environ.get("XLA_FLAGS", "")
 from aco_jax import configuration, processes
 from aco_jax.data.records import InputError
 
-WRONG_INPUT, INTERRUPTED = 2, 130  # exit codes
+WRONG_INPUT, INTERRUPTED, UNREAD = 2, 130, 141  # exit codes
 CLUSTER = "cluster"  # for a coordinator: the machines know it
 
 
@@ -72,11 +72,15 @@ def _guarded(main: Callable[[], None]) -> None:
     with processes.failing_at_once():
         try:
             main()
+            sys.stdout.flush()
         except InputError as error:
             _stop(str(error))
         except KeyboardInterrupt:
             print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
             sys.exit(INTERRUPTED)
+        except BrokenPipeError:  # who read the output, as `head` does, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(UNREAD)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -187,3 +187,19 @@ def test_a_folder_has_the_settings_of_the_built_in_catalogues():
 def test_fast_compilation_only_where_jaxlib_knows_the_flag(monkeypatch, jaxlib, given, expected):
     monkeypatch.setattr(compilation.metadata, "version", lambda _: jaxlib)
     assert compilation.fast_flags(given) == expected
+
+
+def test_a_reader_that_goes_is_no_error() -> None:
+    program = "import launch; launch.run(lambda: print('line\\n' * 100_000))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "experiments")))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        said = running.stderr.read()
+    assert (running.returncode, said) == (141, b"")  # 128 and the number of SIGPIPE, as shells say it
