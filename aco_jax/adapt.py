@@ -153,7 +153,8 @@ def _learn(
     agents, mesh = learner_config(config, after, desk.tokenizer), replicas.make_mesh(config.train.replicas)
     lists, fold = new_lists(desk.problem, news.told), training.carry_folds(old, learned.believed.fold, desk)
     run = training.start(config, agents, desk)
-    believed = dataclasses.replace(run.believed, checked=learned.believed.checked)
+    known = learned.believed
+    believed = dataclasses.replace(run.believed, checked=known.checked, many=known.many)
     run = dataclasses.replace(run, state=learned.state, believed=believed)
     first = int(replicas.first(learned.state.merges))
     shared = replicas.place(desks.tables(desk), mesh, None)

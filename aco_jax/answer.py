@@ -25,6 +25,7 @@ from aco_jax import (
     learner_state,
     probes,
     progress,
+    relations,
     self_training,
     statements,
     supervision,
@@ -64,6 +65,9 @@ def relate(workdir: Path, dataset: Dataset, pairs: Pairs | None = None) -> list[
     if kept is None:
         config, agents, desk, run = restore(workdir, dataset)
         kept = judged(agents, desk, run, _walked(config, agents, desk, run)[0])
+        dataset = desk.dataset
+    elif relations.roles(dataset.relations).beyond:
+        dataset = desks.compared(dataset)  # as `finish` read their kinds and sizes
     return statements.rows_of(dataset, kept, pairs)
 
 
@@ -118,7 +122,7 @@ def _walked(
     if not config.train.rounds:
         return None, None
     trial = waves.trial(config, agents, desk, run)
-    return waves.walk(config, agents, desk, run, trial.choice), trial
+    return waves.walk(config, agents, desk, run, trial.choice, shifting=trial.trusted), trial
 
 
 def keep(workdir: Path, dataset: Dataset, found: Judged) -> tuple[list[Row], dict[str, dict[str, float]]]:
@@ -254,7 +258,7 @@ def examples(
     left = np.array([dataset.index[row[0], row[1]] for row in rows])
     right = np.array([dataset.index[row[2], row[3]] for row in rows])
     # As many rows as a round has, so that what was compiled for the rounds serves here.
-    count = config.train.replicas * config.train.merge_every * config.train.anchors_per_step
+    count = max(config.train.replicas * config.train.merge_every * config.train.anchors_per_step, len(rows))
     ours, theirs = (desk.texts[np.resize(records, count)] for records in (left, right))
     _, reasons = inquiry.reasons(agents, params, ours, theirs, jax.random.key(0), 0.0)
     said = inquiry.in_words(desk, reasons, ours, theirs)

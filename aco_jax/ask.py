@@ -20,6 +20,7 @@ Cormack, Clarke and Buettcher 2009 (reciprocal-rank fusion).
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ from aco_jax.desk import Desk
 from aco_jax.models import quantization
 from aco_jax.settings import TrainConfig
 from aco_jax.types import Params
+
+SHOWN = 80  # letters of a request that an error repeats
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def reply(
     for words in filter(None, desk.words):
         asked = translation.put(asked, words)
     if len(search(desk, [asked], depth)[0]) == 0:
-        raise InputError(f"--request: {request!r} has no word of the tables, expected at least one")
+        shown = textwrap.shorten(request, SHOWN, placeholder=" ..")
+        raise InputError(f"--request: {shown!r} has no word of the tables, expected at least one")
     subqueries = split(desk, agents, params["rewriter"], asked, config.train.rewrites)
     record, score = search(desk, [asked, *subqueries], depth)
     reading = read(desk, agents, params["ranker"]["reader"], asked, record)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,7 @@ def save(folder: Path, step: int, state: Any, meta: Any = None, keep: int = 3) -
     if not processes.is_first():
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with _manager(folder, keep) as manager:
+    with _manager(folder, keep=None) as manager:
         for old in manager.all_steps():
             if old >= step:
                 manager.delete(old)
@@ -52,6 +53,8 @@ def save(folder: Path, step: int, state: Any, meta: Any = None, keep: int = 3) -
         manager.save(step, args=ocp.args.Composite(state=arrays), force=True)
     shapes = {name: _shape_and_type(leaf) for name, leaf in leaves.items()}
     _write_record(Path(folder) / str(step), {"meta": meta, "leaves": shapes})
+    for old in steps(folder)[:-keep]:  # only now is the newest whole
+        shutil.rmtree(Path(folder) / str(old))
 
 
 def restore(folder: Path, template: Any) -> tuple[int, Any, Any] | None:

@@ -91,8 +91,11 @@ def to_dict(config: Any) -> Any:
 def open_run(config: Any, workdir: Path) -> Dataset:
     """The records that `config.data` names, and a workdir that is this config's own. Raises InputError.
 
-    Nothing is written before the tables have been read, or into another config's workdir.
+    Nothing is written before the tables have been read, or into another config's workdir, or among the tables: what a
+    run writes would be read as one.
     """
+    if config.data.path and workdir.resolve() == Path(config.data.path).resolve():
+        raise InputError(f"{workdir}: workdir and config.data.path are one folder, expected a workdir of its own")
     if (workdir / FILE).exists():
         claim(workdir, config)
     dataset = load(config.data, workdir, config.seed)
@@ -108,7 +111,10 @@ def claim(workdir: Path, config: Any) -> None:
     ours = to_dict(config)
     if not (workdir / FILE).exists():
         _writable(workdir)
-        (workdir / FILE).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+        try:
+            (workdir / FILE).write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{workdir / FILE}: {error.strerror}, expected a folder to write to") from None
         return
     theirs = _read_json(workdir)
     if difference := _first_difference(theirs, ours, "config"):

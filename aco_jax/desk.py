@@ -113,6 +113,12 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
     return desk
 
 
+def compared(dataset: Dataset) -> Dataset:
+    """The tables as they are compared: values in their columns, words of the others as words of the first."""
+    ordered = columns.restored(dataset)
+    return translation.read(ordered, translation.learn(ordered))
+
+
 def _beginning(words: Sequence[translation.Words]) -> supervision.Config:
     return supervision.ALL_MUTUAL if any(words) else supervision.Config()
 
@@ -165,7 +171,7 @@ def lessons(desk: Desk, config: TrainConfig, number: int, steps: int, batch: int
     source, target, kind, _ = (column[order] for column in mixed)
     rewriting = _head(tasks.rewrite(rng, desk.setting, draw(-(-count // tasks.SUBQUERIES)), partners), count)
     asking = tasks.ask(rng, desk.setting, draw(count), partners, unrelated=0.0, answered=True)
-    pairs = _pairs_to_read(desk, rng, count)
+    pairs = _pairs_to_read(desk, rng, count, hidden)
     found = pretraining.Lessons(
         base=base.SftBatch(source, target, kind),
         rewriter=rewriter.SftBatch(rewriting.source, rewriting.target),
@@ -280,13 +286,16 @@ def _turn(config: TrainConfig, lists: np.ndarray, replica: int, number: int, cou
     return np.array(taken, np.int32)
 
 
-def _pairs_to_read(desk: Desk, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Responses for the reward model's trunk to learn the language of: [count, 2 T + reason + 3]."""
-    rows = rng.integers(0, len(desk.problem.anchor), count)
-    slot = rng.integers(0, 4, count) % desk.problem.record.shape[1]
-    other = desk.problem.record[rows, slot]
-    special = desk.tokenizer.special
-    stated = play.respond(special, desk.texts[desk.problem.anchor[rows]], desk.texts[np.maximum(other, 0)], 1)
+def _pairs_to_read(desk: Desk, rng: np.random.Generator, count: int, hidden: np.ndarray) -> np.ndarray:
+    """Responses for the reward model's trunk to learn the language of, of records that are not hidden [N].
+
+    [count, 2 T + reason + 3]. Where no pair is left, of any.
+    """
+    anchor, likely = desk.problem.anchor, desk.problem.record[:, :4]
+    seen = (likely >= 0) & ~hidden[anchor][:, None] & ~hidden[np.maximum(likely, 0)]
+    pairs = np.argwhere(seen if seen.any() else likely >= 0)
+    rows, slot = pairs[rng.integers(0, len(pairs), count)].T
+    stated = play.respond(desk.tokenizer.special, desk.texts[anchor[rows]], desk.texts[likely[rows, slot]], 1)
     return np.asarray(stated)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from aco_jax import baselines, relations
 from aco_jax.data.files import read_rows
-from aco_jax.data.records import Dataset, InputError, Pairs, read_pairs
+from aco_jax.data.records import PAIR_COLUMNS, Dataset, InputError, Pairs, read_pairs
 from aco_jax.ops import bootstrap, calibration, metrics
 
 Row = tuple[str, str, str, str, str, float]  # ltable, ltable_id, rtable, rtable_id, relation, probability
@@ -127,15 +127,22 @@ def describe(result: Scores) -> str:
 
 
 def _read_matches(path: Path, dataset: Dataset) -> Pairs:
+    """Pairs that are labelled as no match are none. Raises InputError."""
     rows = read_rows(path)
     if not rows.cells:  # it may be known that nothing matches
+        for column in PAIR_COLUMNS:
+            if column not in rows.columns:
+                raise InputError(f"{path}: no column {column!r}, expected it among {', '.join(rows.columns)}")
         nobody = np.zeros(0, np.int32)
         return Pairs(nobody, nobody, None)
     pairs = read_pairs(path, dataset, "optional")
+    matched = np.array([label.lower() not in NEGATIVE for label in pairs.label or ("1",) * len(pairs.left)])
+    left, right = pairs.left[matched], pairs.right[matched]
     if "relation" not in rows.columns:
-        return Pairs(pairs.left, pairs.right, None)
+        return Pairs(left, right, None)
     place = rows.columns.index("relation")
-    return Pairs(pairs.left, pairs.right, tuple(row[place].strip() for row in rows.cells))
+    kept = (row for row, known in zip(rows.cells, matched, strict=True) if known)
+    return Pairs(left, right, tuple(row[place].strip() for row in kept))
 
 
 def _pair(dataset: Dataset, row: Row) -> Pair:

@@ -239,16 +239,18 @@ def _losses(
     asked = given.advantage - jnp.mean(given.advantage)
     weight = config.policy_weight * asked + config.shared_weight * shared.base
     losses["base"], base_metrics = base.policy_loss(
-        params["base"], config.base, batch.ask_source, batch.written, weight, batch.searched
+        params["base"], config.base, batch.ask_source, batch.written, weight, batch.searched, config.temperature
     )
     losses["rewriter"] = config.shared_weight * rewriter.policy_loss(
-        params["rewriter"], config.rewriter, batch.rewrite_source, batch.subquery, shared.rewriter
+        params["rewriter"], config.rewriter, batch.rewrite_source, batch.subquery, shared.rewriter, config.temperature
     )
     ranking_loss, ranking_metrics = ranker.loss(
         params["ranker"], config.ranker, batch.candidates, batch.belief, batch.fold
     )
     losses["ranker"] = ranking_loss + config.shared_weight * (
-        ranker.policy_loss(params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker)
+        ranker.policy_loss(
+            params["ranker"], config.ranker, batch.candidates, given.ranked.permutation, shared.ranker, batch.fold
+        )
         + ranker.subquery_loss(params["ranker"], config.ranker, batch.merits, shared.ranker)
     )
     losses["reward"], reward_metrics = reward.loss(

@@ -66,6 +66,7 @@ class Config:
     epsilon_last: float = 0.02  # share of exploring actions at the end
     kl_target: float = 0.02  # nats a decision and round
     credit_weight: float = 1.0  # of the shared reward at the end of an episode
+    temperature: float = 1.0  # that the queries and subqueries of a round are drawn at
     policy_weight: float = 0.05  # of the episode's advantage in the base's loss
     shared_weight: float = 0.05  # of the shared reward in the losses of base, rewriter and ranker
     penalty_weight: float = 1.0  # of an agent's own penalty

@@ -15,6 +15,8 @@ from aco_jax.models import judge, transformer
 from aco_jax.models.config import Architecture
 from aco_jax.ops import states
 
+LEAST_ROOM = 8  # tokens of a record beside a query, where both are read
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -37,6 +39,13 @@ class ModelConfig:
     published: bool = False  # in T5's form, the reward's in Llama's: what transformers can load
     bf16: bool = False  # compute in bfloat16; what is learned stays float32
     remat: bool = False  # keep less for the backward pass, and compute it again there
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width}, expected a multiple of the {self.heads} heads")
+        if self.record_length < self.query_length + LEAST_ROOM:
+            expected = f"query_length {self.query_length} and {LEAST_ROOM} at least"
+            raise ValueError(f"record_length {self.record_length}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,7 @@ def learner_config(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) 
         smoothing_decay=agents.smoothing_decay,
         epsilon_last=agents.epsilon_last,
         kl_target=agents.kl_target,
+        temperature=config.train.temperature or 1.0,  # what is greedy has no distribution
         credit_weight=agents.credit_weight,
         policy_weight=agents.policy_weight,
         shared_weight=agents.shared_weight,

@@ -55,8 +55,8 @@ def taught(
 def after_warm_up(state: learner_state.State, agents: learner_state.Config) -> learner_state.State:
     """After the warm-up round: how much to explore, and the bins of the states, fitted once and the same everywhere.
 
-    The first share of exploring actions is how uncertain the transitions were. Then counts are cleared and the replay
-    is recoded.
+    The first share of exploring actions is how uncertain the transitions were. Then counts and shared values, which are
+    of the old numbers, are cleared and the replay is recoded.
     """
     bins, count = agents.environment.bins, state.step.shape[0]
     seen = jax.tree.map(lambda x: x[0], state.counts)
@@ -69,7 +69,9 @@ def after_warm_up(state: learner_state.State, agents: learner_state.Config) -> l
     encode = jax.vmap(partial(states.number, bins, edges))
     return dataclasses.replace(
         state,
-        averaged=dataclasses.replace(state.averaged, epsilon=_spread(epsilon, count)),
+        averaged=dataclasses.replace(
+            state.averaged, epsilon=_spread(epsilon, count), shared_value=jnp.zeros_like(state.averaged.shared_value)
+        ),
         edges=_spread(edges, count),
         memory=jax.vmap(lambda memory: replay.recode(memory, encode))(state.memory),
         counts=_spread(transitions.init(bins.state_count, bins.action_count), count),

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from aco_jax import relations
 from aco_jax.data import kinds as sorts
-from aco_jax.data.records import Dataset, Pairs
+from aco_jax.data.records import CLUSTER_COLUMNS, Dataset, Pairs
 from aco_jax.ops import bootstrap
 from aco_jax.types import UNRELATED
 
@@ -119,12 +119,14 @@ def estimate(
     low, high = bootstrap.f1_interval(
         judges if committee is None else np.concatenate([judges, committee]), related, record
     )
+    expected = 2 * sure / (count + all_) if count + all_ else 0.0
     return {
         "precision": sure / count if count else 0.0,
         "recall": sure / all_ if all_ else 0.0,
-        "f1": 2 * sure / (count + all_) if count + all_ else 0.0,
-        "f1_low": low,
-        "f1_high": high,
+        "f1": expected,
+        # Of few pairs the expected F1 may be one that hardly a draw has.
+        "f1_low": min(low, expected),
+        "f1_high": max(high, expected),
     }
 
 
@@ -167,7 +169,7 @@ def write_clusters(path: Path, dataset: Dataset, found: Sequence[np.ndarray]) ->
     """clusters.csv: a row a record that has a partner, with the number of its cluster."""
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("cluster", "table", "id"))
+        writer.writerow(CLUSTER_COLUMNS)
         writer.writerows(
             (number, *dataset.key(record)) for number, records in enumerate(found) for record in records.tolist()
         )

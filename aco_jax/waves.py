@@ -62,12 +62,18 @@ def walk(
     run: training.Run,
     choice: np.ndarray,
     rows: np.ndarray | None = None,
+    *,
+    shifting: bool = True,
 ) -> Walked:
-    """Lets the policy choice [S] walk the lists `rows` to their end, every list that is open unless they are given."""
+    """Lets the policy choice [S] walk the lists `rows` to their end, every list that is open unless they are given.
+
+    Args:
+        shifting: whether the actor shifts the NULL logits, where it has learned to.
+    """
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, temperature=0.0))
     if rows is None:
         rows = unsettled(desk.problem.place, np.asarray(run.believed.posterior), config.train.walks)
-    lists = _Lists(config, agents, desk, run, rows, choice)
+    lists = _Lists(config, agents, desk, run, rows, choice, shifting)
     going = np.arange(len(lists.rows))
     with progress.bar(len(going), "relating", unit="list") as bar:
         while len(going):
@@ -93,17 +99,22 @@ def trial(config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, r
     count = len(batch.anchor)
     ready, pending = jnp.ones(batch.candidates.record.shape, bool), jnp.zeros(count, bool)
     value, spread = rewards(params, scale, agents, jnp.asarray(desk.texts), batch, jnp.zeros(count))
-    problem, _ = pose(params, agents, batch, value, spread, jnp.zeros(count), ready, pending)
+    given = (params, agents, batch, value, spread, jnp.zeros(count), ready, pending)
+    problem, _ = pose(*given)
+    shifted = problem
+    if agents.null_shift is not None:
+        mean = _mean_shift(params["null_shift"], agents.null_shift, agents.environment, edges, problem)[1]
+        shifted, _ = pose(*given, mean)
     table = learner_state.policy_table(params["actor"], agents)
     choices = [table, jnp.asarray(states.fixed_policy(agents.environment.bins))]
     actor, fixed = (np.asarray(jnp.argmax(policy, axis=1), np.int32) for policy in choices)
 
-    def reward(choice: np.ndarray) -> float:
+    def reward(choice: np.ndarray, problem: environment.Problem) -> float:
         final = environment.start(play.flat(batch.candidates.record >= 0), pending)
         final, *_ = _walk(agents.environment, edges, problem, jnp.asarray(choice), final)
         return float(_shared_reward(params["ranker"], agents, batch, final.decision))
 
-    ours, theirs = reward(actor), reward(fixed)
+    ours, theirs = reward(actor, shifted), reward(fixed, problem)
     return Trial(ours, theirs, actor if ours >= theirs else fixed)
 
 
@@ -135,6 +146,7 @@ class _Lists:
         run: training.Run,
         rows: np.ndarray,
         choice: np.ndarray,
+        shifting: bool = True,
     ) -> None:
         self.rows, self._size = rows, inquiry.at_once(agents.reward.model)
         self._team = inquiry.staff(desk, config, agents, training.parameters(run, agents, desk.trunk), rows)
@@ -157,7 +169,7 @@ class _Lists:
         for block in blocks:
             self._reward(block)
         self._null_shift: np.ndarray | None = None
-        if agents.null_shift is not None and blocks:
+        if shifting and agents.null_shift is not None and blocks:
             self._null_shift = np.concatenate([self._mean_shift(agents.null_shift, block) for block in blocks])
 
     def blocks(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -201,6 +213,9 @@ class _Lists:
             anchors = desks.standing(self._team.desk, rows)
             split = inquiry.split(self._team, anchors, asked, jax.random.key(0))
             found, _ = prepare.answers(self._team, self._believed, anchors, asked, split)
+            # Row 0 stays as it was, and with it what was read of it.
+            read = dataclasses.replace(found.candidates, reading=self._batch.candidates.reading[full])
+            found = dataclasses.replace(found, candidates=read)
             self._batch = jax.tree.map(partial(_put, block), self._batch, self._folded(found, rows))
             self._pending[block] = False
             self._reward(block)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from importlib import metadata
 
 FUSION_EMITTERS = "--xla_cpu_use_fusion_emitters"
+OPTIMIZATION = "--xla_backend_optimization_level"
 
 
 def fast_flags(flags: str) -> str:
-    """XLA_FLAGS to set before jax is imported: without fusion emitters, half of the compilation, for no gain in speed.
+    """XLA_FLAGS to set before jax is imported: a half and again two fifths of the compilation less, at the same speed.
 
-    Only where this jaxlib is known to have the flag: XLA ends the process over a flag that it does not know.
+    Without fusion emitters only where this jaxlib is known to have the flag, since XLA ends the process over one that
+    it does not know; less optimised only where jax has no plugin for another backend, which would heed that too.
     """
-    known = metadata.version("jaxlib").startswith("0.10.")
-    return f"{flags} {FUSION_EMITTERS}=false".strip() if known and FUSION_EMITTERS not in flags else flags
+    found = flags.split()
+    if FUSION_EMITTERS not in flags and metadata.version("jaxlib").startswith("0.10."):
+        found.append(f"{FUSION_EMITTERS}=false")
+    if OPTIMIZATION not in flags and not metadata.entry_points(group="jax_plugins"):
+        found.append(f"{OPTIMIZATION}=1")
+    return " ".join(found)

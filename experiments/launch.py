@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from aco_jax import configuration, processes
 from aco_jax.data.records import InputError
 
 WRONG_INPUT, INTERRUPTED, UNREAD = 2, 130, 141  # exit codes
+PATHS = ("workdir", "data", "out", "clusters", "pairs")  # flags that an unset variable of a shell leaves empty
 CLUSTER = "cluster"  # for a coordinator: the machines know it
 
 
@@ -81,6 +83,10 @@ def _guarded(main: Callable[[], None]) -> None:
         except BrokenPipeError:  # who read the output, as `head` does, has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(UNREAD)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            _stop(f"{error.filename or 'a file'}: {error.strerror}, expected room to write to")
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -90,11 +96,14 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         _stop(f"{error}; --help lists what is expected")
     except (AttributeError, KeyError) as error:
-        _stop(_unknown_field(argv, str(error)))
-    except (OSError, TypeError, ValueError) as error:
-        _stop(f"--config: {error}")
+        _stop(_unknown_field(argv, str(error.args[0] if error.args else error)))
+    except (ImportError, NameError, OSError, SyntaxError, TypeError, ValueError) as error:
+        _stop(f"--config: {error}, expected a file of experiments/configs")
     if left[1:]:
         _stop(f"{left[1]!r} is no flag, expected --flag=value")
+    for name in PATHS:
+        if name in flags.FLAGS and flags.FLAGS[name].value == "":
+            _stop(f"--{name}: empty, expected a path")
     return left
 
 

@@ -10,12 +10,15 @@ columns ltable_id, rtable_id (and ltable, rtable where there are more than two t
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
 
 import launch
 from aco_jax import answer, configuration, settings, statements
+from aco_jax.data.files import SUFFIXES
 from aco_jax.data.records import InputError, read_pairs
 
 
@@ -25,9 +28,7 @@ def main() -> None:
     config = configuration.read(workdir, settings.TrainConfig)
     dataset = configuration.load_folder(config.data, Path(flags.FLAGS.data))
     pairs = read_pairs(flags.FLAGS.pairs, dataset, "forbidden") if flags.FLAGS.pairs else None
-    for path in (out, clusters or out):
-        if not path.parent.is_dir() or path.is_dir():
-            raise InputError(f"{path}: cannot be written, expected a file in a folder that exists")
+    _check_written({"out": out, "clusters": clusters})
     rows = answer.relate(workdir, dataset, pairs)
     statements.write_relations(out, rows)
     print(f"{out}: {len(rows)} pairs of {dataset.size} records in {len(dataset.tables)} tables")
@@ -35,6 +36,22 @@ def main() -> None:
         joined = statements.clusters(dataset, rows)
         statements.write_clusters(clusters, dataset, joined)
         print(f"{clusters}: {len(joined)} clusters")
+
+
+def _check_written(files: Mapping[str, Path | None]) -> None:
+    """What is to be written must be files, each its own and none that is read, before anything is computed."""
+    data, pairs = Path(flags.FLAGS.data), flags.FLAGS.pairs
+    read = [path for path in data.iterdir() if path.suffix in SUFFIXES and path.stem not in ("relations", "clusters")]
+    taken = {path.resolve(): f"a file of {data}" for path in read}
+    taken |= {Path(pairs).resolve(): "--pairs"} if pairs else {}
+    for flag, path in files.items():
+        if path is None:
+            continue
+        if not path.parent.is_dir() or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"--{flag}: {path} cannot be written, expected a file in a folder that exists")
+        if path.resolve() in taken:
+            raise InputError(f"--{flag}: {path} is {taken[path.resolve()]} too, expected a file of its own")
+        taken[path.resolve()] = f"--{flag}"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,29 @@ def test_what_a_relation_asks_for_is_what_the_run_was_told(workdir: Path, datase
     assert [row[4] for row in rows] == ["spare", "unrelated"]
 
 
+def test_kinds_are_read_from_the_tables_as_they_were_compared(
+    workdir: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where what was judged lies in the workdir: else words of another language would be kinds of their own."""
+    english, seen = Dataset(dataset.tables, dataset.relations), []
+    monkeypatch.setattr(desks, "compared", lambda found: english if found.tables == dataset.tables else None)
+    monkeypatch.setattr(statements, "rows_of", lambda found, *_: seen.append(found) or [])
+    answer.relate(workdir, dataset)
+    assert seen == [english]
+
+
+def test_more_examples_than_a_round_has_anchors_are_shown(
+    tiny: TrainConfig, kitchens: tuple[records.Table, ...]
+) -> None:
+    config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, replicas=1, anchors_per_step=4))
+    desk = desks.open_desk(config, Dataset(kitchens))
+    agents = settings.learner_config(config, desk.dataset, desk.tokenizer)
+    keys = [(*desk.dataset.key(k), *desk.dataset.key(12 + k)) for k in range(6)]
+    rows = [(*key, "same", 0.5) for key in keys]
+    shown = answer.examples(config, agents, desk, train.start(config, agents, desk), rows)
+    assert [one["left"] for one in shown] == [desk.dataset.text(k) for k in range(6)]
+
+
 def test_where_partners_are_many_groups_tell_whenever_pairs_are_judged(
     tiny: TrainConfig, kitchens: tuple[records.Table, ...]
 ) -> None:

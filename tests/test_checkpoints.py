@@ -209,3 +209,20 @@ def test_a_killed_save_leaves_the_last_step(tmp_path):
     assert found[0] == 1
     checkpoints.save(tmp_path, 2, {"w": jnp.ones((4,))})
     assert checkpoints.steps(tmp_path) == [1, 2]
+
+
+def test_the_last_step_goes_only_when_the_next_is_whole(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, 1, {"w": jnp.ones((4,))}, keep=1)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "_write_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(tmp_path, 2, {"w": jnp.ones((4,))}, keep=1)
+    found = checkpoints.restore(tmp_path, {"w": jnp.zeros((4,))})
+    assert found is not None
+    assert found[0] == 1
+    checkpoints.save(tmp_path, 2, {"w": jnp.ones((4,))}, keep=1)
+    assert checkpoints.steps(tmp_path) == [2]

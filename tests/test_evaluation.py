@@ -83,6 +83,15 @@ def test_where_it_is_known_that_nothing_matches_all_that_is_stated_is_wrong(tmp_
     assert (catalogue["positive"], catalogue["predicted"], catalogue["f1"]) == (0, 1, 0.0)
 
 
+def test_of_matches_what_is_labelled_as_none_is_none(tmp_path):
+    write(tmp_path, "matches.csv", "ltable_id,rtable_id,label\n0,0,1\n1,1,0\n")
+    catalogue = scored(tmp_path, make_dataset(), [row("0", "0"), row("1", "1")], [])["catalogue"]
+    assert (catalogue["positive"], catalogue["true_positive"], catalogue["predicted"]) == (1, 1, 2)
+    write(tmp_path, "matches.csv", "left,right\n")
+    with pytest.raises(InputError, match=r"matches.csv: no column 'ltable_id', expected it among left, right"):
+        scored(tmp_path, make_dataset(), [], [])
+
+
 def test_named_relations(tmp_path):
     gold = "ltable_id,rtable_id,label\n0,0,Same\n1,1,same\n2,2,spare\n3,3,unrelated\n0,3,unrelated\n"
     write(tmp_path, "valid.csv", gold)

@@ -26,6 +26,9 @@ FOLDERS = {  # what tableB.csv holds in each
     "empty": "id,name\n",
     "ragged": "id,name\n0,red lamp,extra\n",
     "latin": "id,name\n0,caf\xe9\n",
+    "semicolons": "id;name\n0;red lamp\n",
+    "only_ids": "id,name\n0,\n1, \n",
+    "unclosed": 'id,name\n0,"red lamp\n1,blue chair\n',
 }
 FOLDER = "--config=experiments/configs/folder.py"
 # Flags of the launchers.
@@ -71,6 +74,23 @@ CASES = {  # name -> command, what the line must say
     ),
     "no workdir": ("relate.py --workdir=absent --data=good --out=o.csv", ["absent/config.json", "no such file"]),
     "unfinished run": ("evaluate.py --workdir=run --data=good --split=valid", ["run/summary.json", "finished"]),
+    "semicolons": (f"{ACO} {FOLDER} --config.data.path=semicolons", ["tableB.csv, line 1", "'id;name'", "commas"]),
+    "nothing but ids": (f"{ACO} {FOLDER} --config.data.path=only_ids", ["only_ids/tableB.csv", "nothing but ids"]),
+    "a cell never closed": (f"{ACO} {FOLDER} --config.data.path=unclosed", ["line 2", "never closed"]),
+    "an empty path": (f"aco.py --workdir= {FOLDER} --config.data.path=good", ["--workdir: empty", "expected a path"]),
+    "a workdir among the tables": (f"aco.py --workdir=good {FOLDER} --config.data.path=good", ["good", "of its own"]),
+    "heads that do not fit": (f"{ACO} {SMOKE} --config.model.heads=7", ["config.model", "multiple of the 7 heads"]),
+    "no room for a record": (f"{ACO} {SMOKE} --config.model.record_length=20", ["record_length 20", "query_length 20"]),
+    "no program": (f"{ACO} --config=no_program.py", ["--config", "no_program.py", "experiments/configs"]),
+    "pairs overwritten": (
+        "relate.py --workdir=run --data=good --out=good_pairs.csv --pairs=good_pairs.csv",
+        ["--out", "is --pairs too", "of its own"],
+    ),
+    "a table overwritten": (
+        "relate.py --workdir=run --data=good --out=good/tableA.csv",
+        ["--out", "a file of good too", "of its own"],
+    ),
+    "one file for two": (f"{RELATE} --clusters=out.csv", ["--clusters", "--out too", "of its own"]),
     "unknown split": ("evaluate.py --workdir=run --split=some", ["split", "some"]),
     "unknown change": ("robustness.py --data=good --changes=same,worse", ["--changes", "worse", "same, swapped"]),
     "unknown switch": ("ablate.py --data=good --switches=luck", ["--switches", "luck", "no agents"]),
@@ -88,6 +108,7 @@ def place(tmp_path_factory):
     (folder / "unknown_id.csv").write_text("ltable_id,rtable_id\n0,9\n")
     (folder / "labelled.csv").write_text("ltable_id,rtable_id,label\n0,0,1\n")
     (folder / "good_pairs.csv").write_text("ltable_id,rtable_id\n0,0\n")
+    (folder / "no_program.py").write_text("# Words\n\n  indented\n")
     smoke = configuration.from_dict(settings.TrainConfig, config_of("smoke").to_dict())
     configuration.claim(folder / "run", smoke)
     return folder

@@ -190,6 +190,17 @@ def test_a_reason_is_worth_how_well_it_tells_its_record_less_its_price(
     np.testing.assert_allclose(tells, rank, rtol=1e-6)
 
 
+def test_the_reward_model_reads_no_record_that_is_to_stay_unseen(
+    team: inquiry.Staff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, hidden, read = team.desk, desks.unseen(team.desk, team.config), []
+    monkeypatch.setattr(desks.play, "respond", lambda _, ours, theirs, relation: read.extend([*ours, *theirs]))
+    desks._pairs_to_read(desk, np.random.default_rng(0), 200, hidden)
+    texts = [{row.tobytes() for row in desk.texts[which]} for which in (hidden, ~hidden)]
+    assert texts[0] - texts[1]
+    assert {row.tobytes() for row in read} <= texts[1]
+
+
 def test_anchors_prepared_in_parts_are_what_they_are_together(team: inquiry.Staff) -> None:
     """So that each of several processes may prepare a part; some are planted, and words are drawn."""
     believed, count = supervision.init(team.desk.problem, 0), 6

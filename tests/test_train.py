@@ -267,6 +267,8 @@ def test_the_actor_waits_for_the_reward_model(parts: Parts) -> None:
     assert moved == [set(moved[2]) - {"actor"}] * 2 + [set(learner_state.AGENTS)]
     assert int(state.memory.size) > 0
     several = jax.tree.map(lambda x: x[None], state)
+    assert np.asarray(several.averaged.shared_value).any()
+    assert not np.asarray(stages.after_warm_up(several, config).averaged.shared_value).any()  # the states have changed
     begun = stages.actor_begins(several, config)
     assert not np.asarray(begun.memory.size).any()
     assert not any(np.asarray(x).any() for x in jax.tree.leaves(begun.averaged.moments["actor"]))

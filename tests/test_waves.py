@@ -106,3 +106,18 @@ def test_lists_that_are_given_are_walked_and_measured_by_themselves_once(
     np.testing.assert_array_equal(walked.lists, rows)
     np.testing.assert_array_equal(walked.revealed[:, :candidates], walked.record[:, :candidates] >= 0)
     assert sorted(measured) == [0, 1, 2]
+
+
+def test_what_was_read_stays_read_when_subqueries_come(tiny: TrainConfig, begun: Begun) -> None:
+    desk, agents, run = begun
+    config = dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, temperature=0.0))
+    rows, choice = np.arange(4), np.zeros(agents.environment.bins.state_count, np.int32)
+    lists = waves._Lists(config, agents, desk, run, rows, choice)
+    lists.read(rows, np.zeros(4, np.int64))
+    before = lists._batch.candidates.reading.copy()
+    assert before[:, 0, 0].all()
+    lists.rewrite(np.array([1, 3]))
+    after = lists._batch.candidates
+    np.testing.assert_array_equal(after.reading, before)
+    assert (after.record[[1, 3], 1:] >= 0).any()
+    assert not (after.record[[0, 2], 1:] >= 0).any()

@@ -133,6 +133,7 @@ def policy_loss(
     written: chex.Array,
     advantage: chex.Array,
     tables: chex.Array | None = None,
+    temperature: float = 1.0,
 ) -> tuple[chex.Array, Metrics]:
     """REINFORCE: descending it ascends E[log pi(query given records) x advantage].
 
@@ -140,10 +141,10 @@ def policy_loss(
       sources: [B, S].
       written: [B, T] tokens of `generate_queries`.
       advantage: [B], a constant for the gradient.
-      tables: [B] as given to `generate_queries`.
+      tables, temperature: as given to `generate_queries`; of another temperature's samples E[grad log pi] is not 0.
     """
     chex.assert_rank([sources, written, advantage], [2, 2, 1])
-    log_prob = query_log_prob(params, config, sources, written, tables)
+    log_prob = query_log_prob(params, config, sources, written, tables, temperature)
     value = jnp.mean(jax.vmap(policy_gradient.reinforce_loss)(log_prob, advantage))
     return value, {"query_log_prob": jnp.mean(log_prob)}
 
@@ -154,14 +155,16 @@ def query_log_prob(
     sources: chex.Array,
     written: chex.Array,
     tables: chex.Array | None = None,
+    temperature: float = 1.0,
 ) -> chex.Array:
-    """Log-probability [B] (nats) of the tokens written, under the model held to the guardrails."""
+    """Log-probability [B] (nats) of the tokens written, under the model held to the guardrails, at a temperature."""
     words = _words(config, sources, written)
     forms = jnp.concatenate([_forms(config, sources, tables), words[:, None]], axis=1)
     closed = jnp.cumsum(written == config.special.sep, axis=1) - (written == config.special.sep) > 0
     form = jnp.where(closed, 5, _form_at(config, jnp.arange(written.shape[1]))[None])
     allowed = jnp.take_along_axis(forms, form[..., None], axis=1)
-    log_prob, _ = transformer.sequence_log_prob(params, config.model, sources, written, allowed)
+    given = (sources, written, allowed)
+    log_prob, _ = transformer.sequence_log_prob(params, config.model, *given, temperature=temperature)
     return jnp.sum(log_prob, axis=1)
 
 

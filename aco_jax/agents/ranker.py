@@ -114,7 +114,7 @@ def loss(
         scores, terms = _scores(params, config, candidates, revealed)
         losses = jax.vmap(lambda score: jax.vmap(_list_loss)(score, candidates, belief))(scores)
         total = total + jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), 1e-6) / 2
-    verdict = _verdict_loss(params, candidates, belief)
+    verdict = _verdict_loss(params, candidates, belief, fold)
     top, mask = _top(judge.held_out(scores, fold, config.folds), candidates)
     related = (belief.relation > UNRELATED).reshape(mask.shape) & (belief.weight > 0)[:, None]
     metrics = {"list_mle": total, "mrr": ranking.mean_reciprocal_rank(top, related, mask), "verdict": verdict}
@@ -127,10 +127,18 @@ def loss(
 
 
 def policy_loss(
-    params: Params, config: Config, candidates: Candidates, permutation: chex.Array, advantage: chex.Array
+    params: Params,
+    config: Config,
+    candidates: Candidates,
+    permutation: chex.Array,
+    advantage: chex.Array,
+    fold: chex.Array,
 ) -> chex.Array:
-    """-advantage x log p(the order that was sampled), permutation [B, L], advantage [B]; the mean over anchors."""
-    score = jnp.mean(member_scores(params, config, candidates, revealed=False), axis=0)
+    """-advantage x log p(the order that was sampled), permutation [B, L], advantage [B]; the mean over anchors.
+
+    `fold` [B] is that of `loss`: an order was sampled from the members that do not learn from the anchor.
+    """
+    score = judge.held_out(member_scores(params, config, candidates, revealed=False), fold, config.folds)
     top, mask = _top(score, candidates)
     log_prob = jax.vmap(ranking.plackett_luce_log_prob)(top / config.temperature, permutation, mask)
     return jnp.mean(jax.vmap(policy_gradient.reinforce_loss)(log_prob, advantage))
@@ -224,9 +232,9 @@ def _gain(verdict: chex.Array, score: chex.Array) -> chex.Array:
     return jax.vmap(one)(p.reshape(-1), relation.reshape(-1)).reshape(score.shape)
 
 
-def _verdict_loss(params: Params, candidates: Candidates, belief: Belief) -> chex.Array:
-    """Cross-entropy of the binned reading given the believed relation."""
-    known = (belief.relation >= 0) & (candidates.record >= 0) & (belief.weight > 0)[:, None, None]
+def _verdict_loss(params: Params, candidates: Candidates, belief: Belief, fold: chex.Array) -> chex.Array:
+    """Cross-entropy of the binned reading given the believed relation; of anchors that are learned from."""
+    known = (belief.relation >= 0) & (candidates.record >= 0) & ((belief.weight > 0) & (fold >= 0))[:, None, None]
     verdict = jnp.digitize(candidates.reading, jnp.asarray(VERDICT_EDGES))
     log_p = jax.nn.log_softmax(params["verdict"], axis=-1)[jnp.maximum(belief.relation, 0), verdict]
     return -masking.masked_mean(log_p, known)
@@ -242,7 +250,7 @@ def _list_loss(scores: chex.Array, candidates: Candidates, belief: Belief) -> ch
         return ranking.list_mle(jnp.append(score, 0.0), level, jnp.append(mask, True), levels=2)
 
     flat = scores.reshape(-1, scores.shape[-1]).T
-    return belief.weight * jnp.mean(jax.vmap(relation)(flat, jnp.arange(flat.shape[0])))
+    return jnp.mean(jax.vmap(relation)(flat, jnp.arange(flat.shape[0])))
 
 
 def _top(score: chex.Array, candidates: Candidates) -> tuple[chex.Array, chex.Array]:

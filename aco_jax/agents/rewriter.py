@@ -126,7 +126,12 @@ def loss(
 
 
 def policy_loss(
-    params: Params, config: Config, source: chex.Array, written: chex.Array, advantage: chex.Array
+    params: Params,
+    config: Config,
+    source: chex.Array,
+    written: chex.Array,
+    advantage: chex.Array,
+    temperature: float = 1.0,
 ) -> chex.Array:
     """The share of the shared reward: -stop_gradient(R - penalty - baseline) x log p(own subqueries), the mean.
 
@@ -134,19 +139,23 @@ def policy_loss(
       source: [B, M, S], what each subquery was written from.
       written: [B, M, T] of `rewrite`.
       advantage: [B].
+      temperature: as given to `rewrite`.
     """
     chex.assert_rank([source, written, advantage], [3, 3, 1])
     if written.shape[1] == 0:  # nothing is rewritten
         return jnp.zeros(())
-    log_prob = subquery_log_prob(params, config, source, written)
+    log_prob = subquery_log_prob(params, config, source, written, temperature)
     return jnp.mean(jax.vmap(jax.vmap(policy_gradient.reinforce_loss, (0, None)))(log_prob, advantage))
 
 
-def subquery_log_prob(params: Params, config: Config, source: chex.Array, written: chex.Array) -> chex.Array:
-    """Log-probability [B, M] (nats) of subqueries [B, M, T] given their numbers, as `rewrite` reports it."""
+def subquery_log_prob(
+    params: Params, config: Config, source: chex.Array, written: chex.Array, temperature: float = 1.0
+) -> chex.Array:
+    """Log-probability [B, M] (nats) of subqueries [B, M, T] given their numbers; at 1 as `rewrite` reports it."""
     flat_source, flat = (x.reshape(-1, x.shape[-1]) for x in (source, written))
     allowed = _text(config)[None, None]
-    log_prob, _ = transformer.sequence_log_prob(params, config.model, flat_source, flat, allowed)
+    given = (flat_source, flat, allowed)
+    log_prob, _ = transformer.sequence_log_prob(params, config.model, *given, temperature=temperature)
     return jnp.sum(log_prob[:, 1:], axis=-1).reshape(written.shape[:2])
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")
 _BOM = b"\xef\xbb\xbf"
+_HALF = re.compile(r"[\ud800-\udfff]")  # of a pair of surrogates: no character, and nothing that UTF-8 can write
+_LONGEST = 2**31 - 1  # characters of a cell; csv's own limit is 131,072
 _SHOWN = 8  # names listed in one message
 
 
@@ -49,7 +51,10 @@ def read_text(path: Path) -> str:
     """The whole file, which must be UTF-8 (a byte order mark is accepted). Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}, expected a file that can be read") from None
     start = len(_BOM) if content.startswith(_BOM) else 0
     try:
         text = content[start:].decode("utf-8")
@@ -89,8 +94,15 @@ def check_columns(place: str, columns: Sequence[str]) -> None:
     for number, name in enumerate(columns, start=1):
         if not name:
             raise InputError(f"{place}, column {number}: no name, expected each column to have one")
+        check_text(f"{place}, column {number}", name)
         if name in columns[: number - 1]:
             raise InputError(f"{place}, column {number}: {name!r} stands twice, expected each name once")
+
+
+def check_text(place: str, text: str) -> None:
+    """Raises InputError for what is no whole character, as text that was cut within one has."""
+    if found := _HALF.search(text):
+        raise InputError(f"{place}: half a character (\\u{ord(found[0]):04x}), expected whole ones")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -100,7 +112,9 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _delimited(path: Path, text: str) -> Rows:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    csv.field_size_limit(_LONGEST)
+    separator, name = ("\t", "tabs") if path.suffix == ".tsv" else (",", "commas")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns: tuple[str, ...] = ()
     cells: list[list[str]] = []
     places: list[str] = []
@@ -109,7 +123,8 @@ def _delimited(path: Path, text: str) -> Rows:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{place}: {error}, expected quoted cells to be closed") from None
+            what = "a quoted cell is never closed" if "end of data" in str(error) else str(error)
+            raise InputError(f"{place}: {what}, expected quotes around whole cells, and doubled within them") from None
         if row is None:
             break
         if not row:
@@ -117,6 +132,8 @@ def _delimited(path: Path, text: str) -> Rows:
         if not columns:
             columns = tuple(name.strip() for name in row)
             check_columns(place, columns)
+            if len(columns) == 1 and set(columns[0]) & set(";,|\t"):
+                raise InputError(f"{place}: one column {columns[0]!r}, expected {name} between columns")
         elif len(row) != len(columns):
             raise InputError(f"{place}: {len(row)} cells, expected {len(columns)} ({listed(columns)})")
         else:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +27,7 @@ from aco_jax.data.files import (
     InputError,
     Rows,
     check_columns,
+    check_text,
     listed,
     read_passages,
     read_rows,
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 MAX_TABLES = 8
 MAX_RELATIONS = 7
 PAIR_COLUMNS = ("ltable_id", "rtable_id")
+CLUSTER_COLUMNS = ("cluster", "table", "id")
+_LABELS = {"1.0": "1", "true": "1", "yes": "1", "0.0": "0", "false": "0", "no": "0"}  # as other programs write 1 and 0
 _Key = TypeVar("_Key", bound=Hashable)
 _GOLD = ("train", "valid", "test", "matches")
 
@@ -161,23 +166,24 @@ def read_folder(
     relations: Sequence[Relation] = SAME,
     id_column: str = "id",
 ) -> Dataset:
-    """The tables of a folder: those named (with or without suffix), else tableA and tableB, else all files.
+    """The tables of a folder: those named (with or without suffix), else tableA, tableB and so on, else all files.
 
     A table is a .csv, .tsv or .jsonl file, or (named, or where there are no such files) a folder of text.
-    Files of pairs are passed over. Raises InputError.
+    Files of pairs and of clusters are passed over. Raises InputError.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     found = _find_tables(folder)
     if tables is None:
-        default = [name for name in ("tableA", "tableB") if name in found]
-        files = [name for name in found if found[name].is_file() and not _is_pairs(found[name])]
-        chosen = default if len(default) == 2 else files or list(found)
+        files = [name for name in found if found[name].is_file() and not _is_stated(found[name])]
+        default = [name for name in files if re.fullmatch("table[A-Z]", name)]
+        chosen = default if {"tableA", "tableB"} <= set(default) else files or list(found)
     else:
         chosen = [_named(folder, found, name) for name in tables]
     if len(chosen) < 2:
-        raise InputError(f"{folder}: {len(chosen)} tables ({listed(chosen)}), expected at least two")
+        kinds = ", ".join(SUFFIXES)
+        raise InputError(f"{folder}: {len(chosen)} tables ({listed(chosen)}), expected two at least, of {kinds}")
     read = tuple(_read_table(found[name], id_column) for name in chosen)
     return Dataset(read, tuple(relations))
 
@@ -190,7 +196,7 @@ def read_text_folder(path: str | Path) -> Table:
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    files = sorted(file for file in folder.iterdir() if file.suffix in TEXT_SUFFIXES)
+    files = sorted(filter(_is_text, folder.iterdir()))
     ids, cells = [], []
     for file in files:
         for number, (title, text) in enumerate(read_passages(file), start=1):
@@ -239,9 +245,13 @@ def read_pairs(
     _check_pairs(rows, dataset, left, right)
     labels = cells.get("label")
     for place, text in zip(rows.places, labels or (), strict=False):
-        if not text.strip():
-            raise InputError(f"{place}, column 'label': empty, expected 0, 1 or a relation")
-    return Pairs(left, right, tuple(text.strip() for text in labels) if labels else None)
+        plain = _LABELS.get(text.strip().lower(), text.strip())
+        if not plain or (plain not in ("0", "1") and _is_number(plain)):
+            raise InputError(
+                f"{place}, column 'label': {repr(text) if plain else 'empty'}, expected 0, 1 or a relation"
+            )
+    told = tuple(_LABELS.get(text.strip().lower(), text.strip()) for text in labels) if labels else None
+    return Pairs(left, right, told)
 
 
 def write_table(table: Table, path: str | Path) -> None:
@@ -255,7 +265,7 @@ def write_table(table: Table, path: str | Path) -> None:
 def _find_tables(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        texts = path.is_dir() and any(file.suffix in TEXT_SUFFIXES for file in path.iterdir())
+        texts = path.is_dir() and os.access(path, os.R_OK | os.X_OK) and any(map(_is_text, path.iterdir()))
         if not texts and (path.suffix not in SUFFIXES or _is_gold(path.stem) or not path.is_file()):
             continue
         name = path.name if texts else path.stem
@@ -269,8 +279,22 @@ def _is_gold(stem: str) -> bool:
     return stem in _GOLD or stem.startswith("hidden_")
 
 
-def _is_pairs(path: Path) -> bool:
-    return set(PAIR_COLUMNS) <= set(read_rows(path).columns)
+def _is_text(path: Path) -> bool:
+    return path.suffix in TEXT_SUFFIXES
+
+
+def _is_stated(path: Path) -> bool:
+    """Whether a file holds pairs or clusters, which are stated of records and no records themselves."""
+    columns = read_rows(path).columns
+    return set(PAIR_COLUMNS) <= set(columns) or columns == CLUSTER_COLUMNS
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _named(folder: Path, found: Mapping[str, Path], name: str) -> str:
@@ -295,7 +319,11 @@ def _to_table(name: str, rows: Rows, id_column: str) -> Table:
         raise InputError(f"{rows.source}: no record, expected at least one")
     number = rows.columns.index(id_column)
     first: dict[str, str] = {}
+    if not any(text.strip() for row in rows.cells for j, text in enumerate(row) if j != number):
+        raise InputError(f"{rows.source}: nothing but ids, expected text in some cell")
     for place, row in zip(rows.places, rows.cells, strict=True):
+        for column, text in zip(rows.columns, row, strict=True):
+            check_text(f"{place}, column {column!r}", text)
         if not row[number].strip():
             raise InputError(f"{place}, column {id_column!r}: empty, expected an id")
         _once(first, row[number], place, f", column {id_column!r}: id {row[number]!r}")

@@ -124,7 +124,12 @@ class Transformer(nn.Module):
         targets: chex.Array,
         allowed: chex.Array | None,
         segments: Segments | None = None,
+        temperature: float = 1.0,
     ) -> chex.Array:
+        if temperature != 1:
+            heated = self.log_probs(hidden, inputs, memory, source, segments) / temperature
+            held = heated if allowed is None else jnp.where(allowed, heated, NEVER)
+            return jnp.take_along_axis(jax.nn.log_softmax(held), targets[..., None], axis=-1)[..., 0]
         plain = memory is None or source is None or not self.config.copy
         if plain and allowed is None and math.prod(targets.shape) * self.config.vocab_size > tiles.FEW_LOGITS:
             return self.plain_log_prob(hidden, targets)[0]

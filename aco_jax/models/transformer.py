@@ -119,6 +119,7 @@ def sequence_log_prob(
     key: chex.PRNGKey | None = None,
     memory: chex.Array | None = None,
     segments: Segments | None = None,
+    temperature: float = 1.0,
 ) -> tuple[chex.Array, chex.Array]:
     """Log-probability of each target token given those before it and the source, without a scatter to V.
 
@@ -130,6 +131,7 @@ def sequence_log_prob(
       memory: [B, S, D] of `encode`, where the source was read before.
       segments: of targets and source, where padding stands elsewhere or rows hold several sequences; not of a
         decoder alone with a source.
+      temperature: that the targets were decoded at; other than 1 it takes all of [B, T, V].
 
     Returns:
       log_prob [B, T] in nats, 0 at padding, and mask [B, T] bool.
@@ -139,15 +141,14 @@ def sequence_log_prob(
         if segments is not None:
             raise ValueError("segments, expected none for a decoder alone that reads a source")
         row, parts = prompted(config, source, targets)
-        return continued_log_prob(params, config, row, targets, parts, allowed, key)
+        return continued_log_prob(params, config, row, targets, parts, allowed, key, temperature)
     keys = (None, None) if key is None else tuple(jax.random.split(key))
     inputs, mask = shift(targets, config.bos, segments), targets != config.pad
     if memory is None and source is not None:
         memory = encode(params, config, source, keys[0], segments=None if segments is None else segments.source)
     hidden = decode(params, config, inputs, memory, source, keys[1], segments)
-    token = _apply(
-        params, config, None, hidden, inputs, memory, source, targets, allowed, segments, method="target_log_prob"
-    )
+    given = (hidden, inputs, memory, source, targets, allowed, segments, temperature)
+    token = _apply(params, config, None, *given, method="target_log_prob")
     return jnp.where(mask, token, 0.0), mask
 
 
@@ -187,16 +188,17 @@ def continued_log_prob(
     segments: Segments | None = None,
     allowed: chex.Array | None = None,
     key: chex.PRNGKey | None = None,
+    temperature: float = 1.0,
 ) -> tuple[chex.Array, chex.Array]:
     """Log-probability (nats) and mask [B, T] of targets [B, T], each after one of the last T of inputs [B, L].
 
     Of a decoder alone, which read what stands before them, as a prompt, in the same row; among the tokens `allowed`
-    [B, T, V] where these are given.
+    [B, T, V] where these are given, at a temperature.
     """
     hidden, mask = decode(params, config, inputs, key=key, segments=segments), targets != config.pad
     first = inputs.shape[1] - targets.shape[1]
     own, none = (hidden[:, first:], inputs[:, first:]), (None, None)
-    token = _apply(params, config, None, *own, *none, targets, allowed, method="target_log_prob")
+    token = _apply(params, config, None, *own, *none, targets, allowed, None, temperature, method="target_log_prob")
     return jnp.where(mask, token, 0.0), mask
 
 

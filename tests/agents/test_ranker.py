@@ -136,7 +136,45 @@ def test_the_verdict_is_learned_by_cross_entropy_of_what_is_believed(params: che
             total += np.log(np.exp(logits).sum()) - logits[read]
             count += 1
     assert count < B * ROWS * K
-    np.testing.assert_allclose(verdict_loss(params, candidates, belief), total / count, rtol=1e-5)
+    own = jnp.zeros(B, jnp.int32)
+    np.testing.assert_allclose(verdict_loss(params, candidates, belief, own), total / count, rtol=1e-5)
+
+
+def test_nothing_is_learned_from_planted_anchors(params: chex.ArrayTree) -> None:
+    candidates, belief = make()
+
+    def moved(fold: int) -> chex.ArrayTree:
+        return jax.grad(lambda p: loss(p, CONFIG, candidates, belief, jnp.full(B, fold))[0])(params)
+
+    planted, other = moved(-1), moved(0)
+    for name in ("weights", "verdict"):
+        assert not np.any(planted[name])
+        assert np.any(other[name])
+
+
+def test_a_list_counts_by_its_weight(params: chex.ArrayTree) -> None:
+    candidates, belief = make()
+
+    def of(weight: np.ndarray) -> float:
+        told = dataclasses.replace(belief, weight=jnp.asarray(weight, jnp.float32))
+        return float(loss(params, CONFIG, candidates, told, jnp.zeros(B, jnp.int32))[1]["list_mle"])
+
+    each = np.array([of(one) for one in np.eye(B)])
+    weight = np.array([1.0, 0.5, 0.1])
+    np.testing.assert_allclose(of(weight), weight @ each / weight.sum(), rtol=1e-5)
+
+
+def test_an_order_has_the_probability_that_it_was_sampled_with(params: chex.ArrayTree) -> None:
+    """Of two candidates, by the member that does not learn from the anchor, or by both where nobody does."""
+    candidates, _ = make()
+    two = jax.tree.map(lambda x: x[:, :1, :2], candidates)
+    order = jnp.tile(jnp.array([1, 0]), (B, 1))
+    score = np.float64(member_scores(params, CONFIG, two, revealed=False)).max(axis=-1).reshape(2, B, 2)
+    for anchor, fold, said in ((0, 0, score[1]), (1, 1, score[0]), (2, -1, score.mean(axis=0))):
+        advantage = jnp.zeros(B).at[anchor].set(B)
+        found = policy_loss(params, CONFIG, two, order, advantage, jnp.full(B, fold))
+        gap = (said[anchor, 1] - said[anchor, 0]) / CONFIG.temperature
+        np.testing.assert_allclose(found, np.log1p(np.exp(-gap)), rtol=1e-4)
 
 
 def test_the_policy_gradient_raises_what_was_rewarded(params: chex.ArrayTree) -> None:
@@ -146,7 +184,7 @@ def test_the_policy_gradient_raises_what_was_rewarded(params: chex.ArrayTree) ->
 
     @jax.jit
     def regret(p: chex.ArrayTree) -> chex.Array:
-        return policy_loss(p, CONFIG, candidates, order, advantage)
+        return policy_loss(p, CONFIG, candidates, order, advantage, jnp.full(B, -1))
 
     assert float(regret(params)) > 0  # a third of -log p of the first anchor's order
     grads = jax.jit(jax.grad(regret))(params)

@@ -86,6 +86,16 @@ def test_gold_is_never_a_table_and_pairs_files_are_passed_over(tmp_path: Path) -
             records.read_folder(tmp_path, ["shop1", name])
 
 
+def test_a_third_table_is_read_beside_the_first_two_and_clusters_are_none(tmp_path: Path) -> None:
+    _write(tmp_path, tableA__csv=A, tableB__csv=B, tableC__csv=B, other__csv=B, tableD__csv="cluster,table,id\n0,x,1\n")
+    assert [table.name for table in records.read_folder(tmp_path).tables] == ["tableA", "tableB", "tableC"]
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    _write(tmp_path, tableA__csv=A, tableB__csv=f"id,x\n1,{'long ' * 100_000}\n")
+    assert len(records.read_folder(tmp_path).text(2)) == 499_999
+
+
 def test_named_tables_keep_their_order_and_other_id_columns_work(tmp_path: Path) -> None:
     _write(tmp_path, a__csv="sku,x\n1,p\n", b__tsv="sku\tid\n1\tq\n", c__csv="no,number\n1,2\n")
     data = records.read_folder(tmp_path, ["b.tsv", "a"], id_column="sku")
@@ -137,8 +147,12 @@ def test_frames_drop_missing_and_write_whole_floats_as_ints() -> None:
         (
             "tableB.csv",
             'id,x\n1,"open\n',
-            r"line 2: unexpected end of data, expected quoted cells to be closed",
+            r"line 2: a quoted cell is never closed, expected quotes around whole cells",
         ),
+        ("tableB.csv", 'id,x\n1,"a"b\n', r"line 2: .* expected quotes around whole cells, and doubled within them"),
+        ("tableB.csv", "id;x\n1;2\n", r"line 1: one column 'id;x', expected commas between columns"),
+        ("tableB.tsv", "id,x\n1,2\n", r"line 1: one column 'id,x', expected tabs between columns"),
+        ("tableB.csv", "id,x,y\n1,,\n2, ,\n", r"tableB.csv: nothing but ids, expected text in some cell"),
         ("tableB.csv", "id,x,x\n1,2,3\n", r"line 1, column 3: 'x' stands twice, expected each name once"),
         ("tableB.csv", ",id\n0,1\n", r"line 1, column 1: no name, expected each column to have one"),
         ("tableB.csv", "id,x\n ,2\n", r"line 2, column 'id': empty, expected an id"),
@@ -169,6 +183,12 @@ def test_frames_drop_missing_and_write_whole_floats_as_ints() -> None:
             r"line 1, column 2: 'id' stands twice, expected each name once",
         ),
         ("tableB.jsonl", '{"id": null, "x": 2}\n', r"line 1, column 'id': empty, expected an id"),
+        (
+            "tableB.jsonl",
+            '{"id": 1, "x": "a \\ud83d"}\n',
+            r"line 1, column 'x': half a character \(\\ud83d\), expected",
+        ),
+        ("tableB.jsonl", '{"id": 1, "\\udc00": 2}\n', r"line 1, column 2: half a character"),
         ("tableB.jsonl", '{"x": 2}\n', r"tableB.jsonl: no column 'id', expected it among x"),
         ("tableB.jsonl", "[" * 100_000, r"line 1: nested too deep, expected one flat JSON object"),
     ],
@@ -186,10 +206,10 @@ def test_each_refusal_is_one_line_that_names_the_place(
 def test_missing_folder_file_and_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder"):
         records.read_folder(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"0 tables \(none\), expected at least two"):
+    with pytest.raises(InputError, match=r"0 tables \(none\), expected two at least, of .csv, .tsv, .jsonl"):
         records.read_folder(tmp_path)
     _write(tmp_path, tableA__csv=A)
-    with pytest.raises(InputError, match=r"1 tables \(tableA\), expected at least two"):
+    with pytest.raises(InputError, match=r"1 tables \(tableA\), expected two at least"):
         records.read_folder(tmp_path)
     with pytest.raises(InputError, match=r"no table 'tableB', expected one of tableA"):
         records.read_folder(tmp_path, ["tableA", "tableB"])
@@ -241,6 +261,11 @@ def test_pairs_are_read_with_and_without_table_names(tmp_path: Path) -> None:
     assert (pairs.left.tolist(), pairs.right.tolist(), pairs.label) == ([4], [1], None)
 
 
+def test_labels_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
+    _write(tmp_path, p__csv="ltable_id,rtable_id,label\n1,1,1.0\n1,2,FALSE\n2,1,yes\n2,2,0.0\n")
+    assert records.read_pairs(tmp_path / "p.csv", _dataset(), "required").label == ("1", "0", "1", "0")
+
+
 @pytest.mark.parametrize(
     ("count", "label", "content", "message"),
     [
@@ -284,6 +309,7 @@ def test_pairs_are_read_with_and_without_table_names(tmp_path: Path) -> None:
             "ltable_id,rtable_id,label\n1,2,\n",
             r"line 2, column 'label': empty, expected 0, 1 or a relation",
         ),
+        (2, "required", "ltable_id,rtable_id,label\n1,2,0.5\n", r"column 'label': '0.5', expected 0, 1 or a relation"),
     ],
 )
 def test_each_refusal_of_pairs(tmp_path: Path, count: int, label: str, content: str, message: str) -> None:
@@ -295,7 +321,7 @@ def test_each_refusal_of_pairs(tmp_path: Path, count: int, label: str, content: 
 _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8).filter(
     lambda text: not text or text.strip()
 )
-_ROWS = st.lists(st.tuples(_TEXT, _TEXT), min_size=1, max_size=5)
+_ROWS = st.lists(st.tuples(_TEXT, _TEXT), min_size=1, max_size=5).filter(lambda rows: any(map(any, rows)))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -98,6 +98,18 @@ def test_log_prob_relative_to_the_allowed_tokens(params, shape):
     np.testing.assert_allclose(found, jnp.where(mask, expected, 0), atol=1e-5)
 
 
+def test_log_prob_at_the_temperature_of_decoding(params):
+    """Each probability to the power of 1 / temperature, among the allowed tokens, in float64."""
+    rng, heat = np.random.default_rng(0), 0.5
+    allowed = rng.random((*TARGET.shape, CONFIG.vocab_size)) < 0.5
+    np.put_along_axis(allowed, np.asarray(TARGET)[..., None], True, axis=-1)
+    given = (params, CONFIG, SOURCE, TARGET, jnp.asarray(allowed))
+    found, mask = transformer.sequence_log_prob(*given, temperature=heat)
+    power = np.where(allowed, np.exp(np.float64(full(params))) ** (1 / heat), 0.0)
+    p = np.take_along_axis(power / power.sum(axis=-1, keepdims=True), np.asarray(TARGET)[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(found, np.where(mask, np.log(p), 0.0), rtol=1e-4, atol=1e-5)
+
+
 def test_mixture_is_the_pointer_generator_of_ops():
     rng = np.random.default_rng(1)
     vocab = jax.nn.softmax(jnp.asarray(rng.normal(size=(1, 3, 9)), jnp.float32))
