@@ -20,7 +20,6 @@ Cormack, Clarke and Buettcher 2009 (reciprocal-rank fusion).
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,7 @@ def reply(
     for words in filter(None, desk.words):
         asked = translation.put(asked, words)
     if len(search(desk, [asked], depth)[0]) == 0:
-        shown = textwrap.shorten(request, SHOWN, placeholder=" ..")
+        shown = request if len(request) <= SHOWN else f"{request[:SHOWN]} .."
         raise InputError(f"--request: {shown!r} has no word of the tables, expected at least one")
     subqueries = split(desk, agents, params["rewriter"], asked, config.train.rewrites)
     record, score = search(desk, [asked, *subqueries], depth)

@@ -196,17 +196,22 @@ def test_a_folder_has_the_settings_of_the_built_in_catalogues():
     assert builtin == folder
 
 
+EMITTERS, LESS = "--xla_cpu_use_fusion_emitters=false", "--xla_backend_optimization_level=1"
+
+
 @pytest.mark.parametrize(
-    ("jaxlib", "given", "expected"),
+    ("jaxlib", "plugins", "given", "expected"),
     [
-        ("0.10.2", "", "--xla_cpu_use_fusion_emitters=false"),
-        ("0.10.2", "--xla_a=1", "--xla_a=1 --xla_cpu_use_fusion_emitters=false"),
-        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
-        ("0.12.0", "--xla_a=1", "--xla_a=1"),
+        ("0.10.2", [], "", f"{EMITTERS} {LESS}"),
+        ("0.10.2", ["cuda"], "--xla_a=1", f"--xla_a=1 {EMITTERS}"),
+        ("0.10.2", [], "--xla_cpu_use_fusion_emitters=true", f"--xla_cpu_use_fusion_emitters=true {LESS}"),
+        ("0.12.0", [], "--xla_a=1", f"--xla_a=1 {LESS}"),
+        ("0.12.0", [], "--xla_backend_optimization_level=0", "--xla_backend_optimization_level=0"),
     ],
 )
-def test_fast_compilation_only_where_jaxlib_knows_the_flag(monkeypatch, jaxlib, given, expected):
+def test_fast_compilation_only_where_it_is_known_to_be_no_loss(monkeypatch, jaxlib, plugins, given, expected):
     monkeypatch.setattr(compilation.metadata, "version", lambda _: jaxlib)
+    monkeypatch.setattr(compilation.metadata, "entry_points", lambda group: plugins)
     assert compilation.fast_flags(given) == expected
 
 
