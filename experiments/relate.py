@@ -11,15 +11,14 @@ columns ltable_id, rtable_id (and ltable, rtable where there are more than two t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from absl import flags
 
 import launch
 from aco_jax import answer, configuration, settings, statements
-from aco_jax.data.files import SUFFIXES
-from aco_jax.data.records import InputError, read_pairs
+from aco_jax.data.records import GOLD, InputError, read_pairs
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
     config = configuration.read(workdir, settings.TrainConfig)
     dataset = configuration.load_folder(config.data, Path(flags.FLAGS.data))
     pairs = read_pairs(flags.FLAGS.pairs, dataset, "forbidden") if flags.FLAGS.pairs else None
-    _check_written({"out": out, "clusters": clusters})
+    _check_written({"out": out, "clusters": clusters}, {*(table.name for table in dataset.tables), *GOLD})
     rows = answer.relate(workdir, dataset, pairs)
     statements.write_relations(out, rows)
     print(f"{out}: {len(rows)} pairs of {dataset.size} records in {len(dataset.tables)} tables")
@@ -38,11 +37,14 @@ def main() -> None:
         print(f"{clusters}: {len(joined)} clusters")
 
 
-def _check_written(files: Mapping[str, Path | None]) -> None:
-    """What is to be written must be files, each its own and none that is read, before anything is computed."""
+def _check_written(files: Mapping[str, Path | None], kept: Set[str]) -> None:
+    """What is to be written must be files, each its own and no table or gold, before anything is computed.
+
+    Args:
+        kept: names, without suffix, of what must stay in the folder of the tables.
+    """
     data, pairs = Path(flags.FLAGS.data), flags.FLAGS.pairs
-    read = [path for path in data.iterdir() if path.suffix in SUFFIXES and path.stem not in ("relations", "clusters")]
-    taken = {path.resolve(): f"a file of {data}" for path in read}
+    taken = {path.resolve(): f"a file of {data}" for path in data.iterdir() if path.stem in kept}
     taken |= {Path(pairs).resolve(): "--pairs"} if pairs else {}
     for flag, path in files.items():
         if path is None:

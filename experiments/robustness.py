@@ -23,9 +23,8 @@ from absl import flags
 import cells
 import launch
 from aco_jax.data import noise
-from aco_jax.data.records import InputError
+from aco_jax.data.records import GOLD, InputError
 
-GOLD = ("train", "valid", "test", "matches")
 REPEATED, REMOVED, LOST = 0.2, 1 / 3, 0.9  # shares of the right table's records, LOST of those with a partner
 MOST = 4  # times a record is said
 MISPLACED = 0.5  # share of values

@@ -42,7 +42,7 @@ PAIR_COLUMNS = ("ltable_id", "rtable_id")
 CLUSTER_COLUMNS = ("cluster", "table", "id")
 _LABELS = {"1.0": "1", "true": "1", "yes": "1", "0.0": "0", "false": "0", "no": "0"}  # as other programs write 1 and 0
 _Key = TypeVar("_Key", bound=Hashable)
-_GOLD = ("train", "valid", "test", "matches")
+GOLD = ("train", "valid", "test", "matches")
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +276,7 @@ def _find_tables(folder: Path) -> dict[str, Path]:
 
 
 def _is_gold(stem: str) -> bool:
-    return stem in _GOLD or stem.startswith("hidden_")
+    return stem in GOLD or stem.startswith("hidden_")
 
 
 def _is_text(path: Path) -> bool:
