@@ -141,8 +141,9 @@ def test_a_table_that_says_more_is_no_other_language() -> None:
 
 @pytest.mark.parametrize("said", ["", "1 2 3", "w"])
 def test_where_nothing_tells_nothing_is_found(said: str) -> None:
-    frames = {name: pd.DataFrame({"id": ["1", "2"], "t": [said and said + name * 3, ""]}) for name in ("a", "b")}
-    assert translation.learn(records.from_frames(frames)) == ({}, {})
+    cells = {name: np.array([[said and said + name * 3], [""]], dtype=object) for name in ("a", "b")}
+    tables = tuple(records.Table(name, ("1", "2"), ("t",), content) for name, content in cells.items())
+    assert translation.learn(records.Dataset(tables)) == ({}, {})
 
 
 def test_chance_is_one_in_ten_thousand() -> None:
