@@ -200,18 +200,20 @@ EMITTERS, LESS = "--xla_cpu_use_fusion_emitters=false", "--xla_backend_optimizat
 
 
 @pytest.mark.parametrize(
-    ("jaxlib", "plugins", "given", "expected"),
+    ("jaxlib", "plugins", "tpu", "given", "expected"),
     [
-        ("0.10.2", [], "", f"{EMITTERS} {LESS}"),
-        ("0.10.2", ["cuda"], "--xla_a=1", f"--xla_a=1 {EMITTERS}"),
-        ("0.10.2", [], "--xla_cpu_use_fusion_emitters=true", f"--xla_cpu_use_fusion_emitters=true {LESS}"),
-        ("0.12.0", [], "--xla_a=1", f"--xla_a=1 {LESS}"),
-        ("0.12.0", [], "--xla_backend_optimization_level=0", "--xla_backend_optimization_level=0"),
+        ("0.10.2", [], None, "", f"{EMITTERS} {LESS}"),
+        ("0.10.2", ["cuda"], None, "--xla_a=1", f"--xla_a=1 {EMITTERS}"),
+        ("0.10.2", [], "libtpu", "", EMITTERS),
+        ("0.10.2", [], None, "--xla_cpu_use_fusion_emitters=true", f"--xla_cpu_use_fusion_emitters=true {LESS}"),
+        ("0.12.0", [], None, "--xla_a=1", f"--xla_a=1 {LESS}"),
+        ("0.12.0", [], None, "--xla_backend_optimization_level=0", "--xla_backend_optimization_level=0"),
     ],
 )
-def test_fast_compilation_only_where_it_is_known_to_be_no_loss(monkeypatch, jaxlib, plugins, given, expected):
+def test_fast_compilation_only_where_it_is_known_to_be_no_loss(monkeypatch, jaxlib, plugins, tpu, given, expected):
     monkeypatch.setattr(compilation.metadata, "version", lambda _: jaxlib)
     monkeypatch.setattr(compilation.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(compilation.util, "find_spec", lambda _: tpu)
     assert compilation.fast_flags(given) == expected
 
 
