@@ -98,8 +98,7 @@ def staff(
     def embedded(part: np.ndarray) -> np.ndarray:
         return embeddings(agents, params["base"], desk.asks[pool[part]])
 
-    vectors = processes.by_parts(embedded, len(pool)) if by_parts else embedded(np.arange(len(pool)))
-    return Staff(desk, config, agents, params, pool, vectors)
+    return Staff(desk, config, agents, params, pool, processes.by_parts(embedded, len(pool), by_parts))
 
 
 def ask(team: Staff, anchors: Anchors, key: jax.Array) -> Asked:

@@ -62,7 +62,7 @@ def round_material(
     def prepared(part: np.ndarray) -> tuple[play.Batch, Noted]:
         return prepare(team, believed, anchors.take(part), keys[part])
 
-    batch, noted = processes.by_parts(prepared, count) if by_parts else prepared(np.arange(count))
+    batch, noted = processes.by_parts(prepared, count, by_parts)
     batch = dataclasses.replace(batch, query=seed * count + np.arange(count, dtype=np.int32))
     metrics = measured(batch, noted, unseen(desk, config)[desk.problem.anchor[anchors.row]])
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics

@@ -79,13 +79,14 @@ def whole(x: chex.Array) -> chex.Array:
     return x
 
 
-def by_parts(work: Callable[[np.ndarray], Found], count: int) -> Found:
-    """What `work` makes of rows 0 .. count - 1, leaves [count, ..], each process having done a part; all must ask.
+def by_parts(work: Callable[[np.ndarray], Found], count: int, together: bool = True) -> Found:
+    """What `work` makes of rows 0 .. count - 1, leaves [count, ..], each process having done a part.
 
     Args:
         work: rows [n] int -> arrays, leaves [n, ..], the same whatever other rows it is asked about.
+        together: whether all processes ask; else this one does all of it.
     """
-    parts = jax.process_count()
+    parts = jax.process_count() if together else 1
     if parts == 1:
         return work(np.arange(count))
     each = -(-count // parts)

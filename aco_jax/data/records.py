@@ -243,15 +243,12 @@ def read_pairs(
     cells = {name: [row[number] for row in rows.cells] for number, name in enumerate(rows.columns)}
     left, right = (_records(rows, cells, dataset, side) for side in (0, 1))
     _check_pairs(rows, dataset, left, right)
-    labels = cells.get("label")
-    for place, text in zip(rows.places, labels or (), strict=False):
-        plain = _LABELS.get(text.strip().lower(), text.strip())
-        if not plain or (plain not in ("0", "1") and _is_number(plain)):
-            raise InputError(
-                f"{place}, column 'label': {repr(text) if plain else 'empty'}, expected 0, 1 or a relation"
-            )
-    told = tuple(_LABELS.get(text.strip().lower(), text.strip()) for text in labels) if labels else None
-    return Pairs(left, right, told)
+    written = cells.get("label")
+    labels = [_LABELS.get(text.strip().lower(), text.strip()) for text in written or ()]
+    for place, text in zip(rows.places, labels, strict=False):
+        if not text or (text not in ("0", "1") and _is_number(text)):
+            raise InputError(f"{place}, column 'label': {repr(text) if text else 'empty'}, expected 0, 1 or a relation")
+    return Pairs(left, right, tuple(labels) if written else None)
 
 
 def write_table(table: Table, path: str | Path) -> None:

@@ -178,4 +178,4 @@ def test_a_student_comes_to_write_what_the_teacher_likes(made):
     for key in jax.random.split(jax.random.key(0), 150):
         params, state, kl = step(params, state, key)
         found.append(float(kl))
-    assert np.mean(found[-10:]) < 0.6 * np.mean(found[:10])  # -.1 to .5 with six other keys
+    assert np.mean(found[-10:]) < 0.5 * np.mean(found[:10])
