@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import chain
 
 import chex
 import jax
@@ -20,22 +20,20 @@ from sparse_dot_topn import sp_matmul_topn
 from aco_jax.data.records import Dataset
 from aco_jax.data.wording import plain
 
-if TYPE_CHECKING:
-    import bm25s
-
 EMPTY = -1
 BLOCK = 512  # queries whose scores are held at a time
 PAIRS = 100_000  # pairs whose sparse rows are held at a time
 EXACT = 8192  # rows up to which all terms are looked at
-COMMON = 2048  # rows that may have a term which finds
+COMMON, COMMON_WORD = 2048, 8192  # rows that may have a term which finds; a word, of which a text has fewer
 SPARE = 16  # rows on a shortlist beside four times those wanted
 
 
 @dataclass(frozen=True)
 class Lexical:
-    """One BM25 index a table. `records[t]` are the records behind its rows."""
+    """Of each table its records [n], what each word adds to their BM25 [n, V], and the columns of the words."""
 
-    indices: tuple[bm25s.BM25 | None, ...]
+    weights: tuple[sp.csr_matrix, ...]
+    columns: tuple[Mapping[str, int], ...]
     records: tuple[np.ndarray, ...]
 
 
@@ -85,39 +83,35 @@ def fit_lexical(dataset: Dataset) -> Lexical:
     import bm25s  # here, for it starts jax's devices, which processes must join before
 
     logging.getLogger(bm25s.__name__).setLevel(logging.WARNING)  # it says at length what it does
-    indices: list[bm25s.BM25 | None] = []
-    records = []
-    for table in range(len(dataset.tables)):
-        members = _members(dataset, table)
+    weights, columns = [], []
+    records = tuple(_members(dataset, table) for table in range(len(dataset.tables)))
+    for members in records:
         tokens = [_words(dataset.text(int(record))) for record in members]
-        index = None
+        known, added = {}, sp.csr_matrix((len(members), 0), dtype=np.float32)
         if any(tokens):
             index = bm25s.BM25()
             index.index(tokens, show_progress=False)
-        indices.append(index)
-        records.append(members)
-    return Lexical(tuple(indices), tuple(records))
+            known = {word: column for word, column in index.vocab_dict.items() if word}
+            parts = (index.scores["data"], index.scores["indices"], index.scores["indptr"])
+            added = sp.csr_matrix(sp.csc_matrix(parts, (len(members), len(parts[2]) - 1)))
+        weights.append(added)
+        columns.append(known)
+    return Lexical(tuple(weights), tuple(columns), records)
 
 
 def search(lexical: Lexical, queries: Sequence[str], table: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k records of `table` that best answer each query: ids [n, k] int32 (-1 padded), scores [n, k]."""
-    ids = np.full((len(queries), k), EMPTY, np.int32)
-    scores = np.zeros((len(queries), k), np.float32)
-    index, records = lexical.indices[table], lexical.records[table]
-    depth = min(k, len(records))
-    if index is None or depth == 0:
-        return ids, scores
-    for row, query in enumerate(queries):
-        known = [word for word in _words(query) if word in index.vocab_dict]
-        if not known:
-            continue
-        value = index.get_scores(known)
-        top = np.argpartition(-value, depth - 1)[:depth]
-        top = top[np.lexsort((top, -value[top]))]
-        found = value[top] > 0
-        ids[row, :depth] = np.where(found, records[top], EMPTY)
-        scores[row, :depth] = np.where(found, value[top], 0)
-    return ids, scores
+    """The k records of `table` that best answer each query: ids [n, k] int32 (-1 padded), scores [n, k].
+
+    Of large tables a shortlist is scored, see `nearest`.
+    """
+    weights, columns = lexical.weights[table], lexical.columns[table]
+    said = [[columns[word] for word in _words(query) if word in columns] for query in queries]
+    ends = np.cumsum([0, *map(len, said)])
+    column = np.fromiter(chain.from_iterable(said), np.int64, ends[-1])
+    counts = sp.csr_matrix((np.ones(len(column), np.float32), column, ends), (len(said), weights.shape[1]))
+    counts.sum_duplicates()
+    rows, scores = nearest(counts, weights, k, common=COMMON_WORD)
+    return np.where(rows == EMPTY, EMPTY, np.append(lexical.records[table], EMPTY)[rows]).astype(np.int32), scores
 
 
 @partial(jax.jit, static_argnames=("k", "block"))
@@ -180,19 +174,19 @@ def fit_vectors(texts: Sequence[str]) -> Vectors:
 
 
 def nearest(
-    queries: sp.csr_matrix, rows: sp.csr_matrix, k: int, *, same: bool = False
+    queries: sp.csr_matrix, rows: sp.csr_matrix, k: int, *, same: bool = False, common: int = COMMON
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k rows most similar to each query: indices [Q, k] int32 (-1 padded), scores [Q, k], best first.
 
     same=True leaves out row q for query q (a table against itself). Of a table of more than EXACT rows, terms that more
-    than COMMON rows have do not bring a row onto the shortlist, of which the whole scores then choose: so the work
-    grows as the table, not as its square. Of smaller tables the answer is exact.
+    than `common` rows have do not bring a row onto the shortlist, of which the whole scores then choose, unless a query
+    has no other: so the work grows as the table, not as its square. Of smaller tables the answer is exact.
     """
-    inverted, wanted = sp.csr_matrix(rows.T, dtype=queries.dtype), k + same
+    inverted, finding, wanted = sp.csr_matrix(rows.T, dtype=queries.dtype), queries, k + same
     if rows.shape[0] > EXACT:
-        inverted = sp.diags((np.diff(inverted.indptr) <= COMMON).astype(queries.dtype), format="csr") @ inverted
-        wanted = 4 * k + SPARE
-    short = sp_matmul_topn(queries, inverted, top_n=wanted, n_threads=os.cpu_count()).tocoo()
+        have = np.diff(inverted.indptr)
+        finding, wanted = _rare(queries, (have > 0) & (have <= common)), 4 * k + SPARE
+    short = sp_matmul_topn(finding, inverted, top_n=wanted, n_threads=os.cpu_count()).tocoo()
     kept = short.row != short.col if same else np.ones(short.nnz, bool)
     query, row, scores = short.row[kept], short.col[kept], short.data[kept]
     if rows.shape[0] > EXACT:
@@ -200,6 +194,14 @@ def nearest(
         scores = [np.asarray(queries[query[b]].multiply(rows[row[b]]).sum(axis=1)).ravel() for b in blocks]
         scores = np.concatenate([np.zeros(0), *scores])
     return _best(query, row, scores, queries.shape[0], k)
+
+
+def _rare(queries: sp.csr_matrix, rare: np.ndarray) -> sp.csr_matrix:
+    """Queries [Q, V] with those of their terms that are `rare` [V] bool; with all where they have none."""
+    query = np.repeat(np.arange(queries.shape[0]), np.diff(queries.indptr))
+    finds = rare[queries.indices]
+    kept = finds | (np.bincount(query, finds, queries.shape[0])[query] == 0)
+    return sp.csr_matrix((queries.data[kept], (query[kept], queries.indices[kept])), queries.shape)
 
 
 def candidates(

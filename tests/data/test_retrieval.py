@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import bm25s
 import jax
 import numpy as np
 import pandas as pd
@@ -55,13 +56,20 @@ def test_nearest_equals_brute_force_and_leaves_itself_out():
 def test_in_a_large_table_terms_that_many_have_find_nobody_but_count(monkeypatch):
     """Row 0 shares its rare term with row 1 alone; rows 2 to 5 are nearer by the term that all have."""
     monkeypatch.setattr(retrieval, "EXACT", 4)
-    monkeypatch.setattr(retrieval, "COMMON", 3)
     rows = sp.csr_matrix(np.array([[0.9, 0.4], [0.1, 0.3]] + [[1.0, 0.0]] * 4, np.float32))
-    ids, scores = retrieval.nearest(rows[:1], rows, 3, same=True)
+    ids, scores = retrieval.nearest(rows[:1], rows, 3, same=True, common=3)
     np.testing.assert_array_equal(ids, [[1, -1, -1]])
     np.testing.assert_allclose(scores, [[0.9 * 0.1 + 0.4 * 0.3, 0, 0]], rtol=1e-6)
     monkeypatch.setattr(retrieval, "EXACT", 6)
     assert set(retrieval.nearest(rows[:1], rows, 3, same=True)[0][0]) <= {2, 3, 4, 5}
+
+
+def test_in_a_large_table_a_query_of_common_terms_alone_finds_by_them(monkeypatch):
+    """Term 2 nobody has: it finds nothing, and leaves the query no rarer term than the one that all have."""
+    monkeypatch.setattr(retrieval, "EXACT", 4)
+    rows = sp.csr_matrix(np.array([[weight, 0.0, 0.0] for weight in (0.3, 0.9, 0.5, 0.1, 0.7)], np.float32))
+    query = sp.csr_matrix(np.array([[1.0, 0.0, 1.0]], np.float32))
+    np.testing.assert_array_equal(retrieval.nearest(query, rows, 3, common=3)[0], [[1, 4, 2]])
 
 
 def test_fuse_adds_reciprocal_ranks():
@@ -75,6 +83,23 @@ def test_search_finds_in_the_table_asked_and_pads(dataset):
     assert ids[0, 0] == 3
     assert (ids[1] == -1).all()
     assert (scores[1] == 0).all()
+
+
+def test_search_scores_as_bm25s_does_word_by_word():
+    """Also where a word is said twice, and where nothing is known of it; equal scores in any order."""
+    names = ["red red apple", "green apple pie", "pie of pears", "", "red pie apple pie"]
+    queries = ["a red, RED apple", "pie unheard", "unheard", "", "pears of red"]
+    frames = {"a": pd.DataFrame({"id": ["1"], "name": ["zinc"]}), "b": pd.DataFrame({"id": [*"12345"], "name": names})}
+    ids, scores = retrieval.search(retrieval.fit_lexical(records.from_frames(frames)), queries, 1, 9)
+    index = bm25s.BM25()
+    index.index([name.split() for name in names], show_progress=False)
+    for query, found, value in zip(queries, ids, scores, strict=True):
+        known = [word for word in query.lower().replace(",", "").split() if word in index.vocab_dict]
+        truth = index.get_scores(known) if known else np.zeros(5)
+        kept = found >= 0
+        assert sorted(found[kept] - 1) == np.flatnonzero(truth > 0).tolist()
+        np.testing.assert_allclose(value[kept], truth[found[kept] - 1], rtol=1e-6)
+        assert (np.diff(value) <= 0).all()
 
 
 TEXTS = ["Red apple, red  APPLE pie", "", "a pie  of pears-and-apples 12x", "éclair\u00a0pie i", "straße STRASSE ﬁg"]
