@@ -10,6 +10,7 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      data           records, wording, fields, columns, tokens, noise, catalogues, retrieval, translation, descriptions,
                     evidence, kinds, telling words, tasks
   3  competition    how pairs compete for their records
+     mutual         which pairs are believed first
   4  agents         base, rewriter, ranker, reward, critic, actor, its null_shift: Config, init, a verb, loss
      environment    the decision process; transitions, exploration, replay, shared_reward
      supervision    what is believed without labels; relations: what is thought beyond which records are the same

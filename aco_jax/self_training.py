@@ -159,7 +159,7 @@ def within(
 
 def seldom_mutual(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
     """Whether less than `few` of the records are in mutual best pairs, of what is believed first."""
-    return bool(np.mean(state.prior) < config.few)
+    return bool(np.mean(state.prior) < config.start.few)
 
 
 def repeating(
@@ -183,7 +183,7 @@ def repeating(
         for half, said in zip(halves, logits, strict=True)
     ]
     own = [float(supervision.estimate_prior(*each, config).mean()) for each in zip(halves, held, strict=True)]
-    found = np.min(tried.prior) >= config.few or min(own, default=0.0) >= config.again
+    found = np.min(tried.prior) >= config.start.few or min(own, default=0.0) >= config.again
     return bool(found and np.mean(tried.several) >= config.competing.many)
 
 

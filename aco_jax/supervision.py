@@ -15,7 +15,7 @@ import chex
 import numpy as np
 from flax import struct
 
-from aco_jax import competition
+from aco_jax import competition, mutual
 from aco_jax.data import listing
 from aco_jax.ops import calibration
 from aco_jax.types import UNRELATED, Belief, Candidates
@@ -44,10 +44,7 @@ class Config:
 
     relation: int = 1  # the relation sought: "same"
     folds: int = 2  # cross-fitting; a row's posterior comes from members that never saw it
-    few: float = 0.5  # partners are few where less than this share of the records has one
-    first: float = 0.25  # share of the mutual best pairs that is believed first where they are few: the most alike
-    least_first: int = 20  # of them, where there are as many
-    telling: float = 1.5  # numbers tell if best pairs are this much more often less contradictory than the second best
+    start: mutual.Config = dataclasses.field(default_factory=mutual.Config)
     again: float = 0.3  # share of each table's records that find a partner in their own, if all tables repeat theirs
     alike: float = 0.85  # a partner said again is at least so much as like it as the anchor is
     reworded: int = 2048  # lists whose anchors are said in other words, where a table repeats its records
@@ -58,7 +55,7 @@ class Config:
     competing: competition.Config = dataclasses.field(default_factory=competition.Config)
 
 
-ALL_MUTUAL = Config(few=0.0)  # under which all mutual best pairs are believed first, and all count
+ALL_MUTUAL = Config(start=mutual.ALL)  # under which all mutual best pairs are believed first, and all count
 
 
 @struct.dataclass
@@ -86,50 +83,23 @@ class State:
 
 
 def init(problem: listing.Problem, seed: int, config: Config = Config()) -> State:
-    """The confident start: pairs whose records are each other's best by text and title.
-
-    Whom no partner is like has a best one too, often the same thing in another size or colour: a pair whose codes or
-    numbers contradict each other more than is usual is not believed first, if they tell anything of these tables; where
-    partners are few only the most alike are. What is believed falsely here is what self-training goes on believing.
-    """
-    rows = np.arange(len(problem.anchor))
-    best = problem.score.argmax(axis=1)
-    back = problem.reverse[rows, best]
-    returned = problem.record[back, problem.score[back].argmax(axis=1)]
-    mutual = (problem.score.max(axis=1) > 0) & (returned == problem.anchor) & (problem.record[rows, best] >= 0)
-    kinds = [problem.kind == kind for kind in range(int(problem.kind.max()) + 1)]
-    prior = np.array([mutual[kind].mean() for kind in kinds], np.float32)
-    validity = problem.validity[np.maximum(problem.place[rows, best], 0)]
-    usual = np.median(validity[mutual]) if mutual.any() and _numbers_tell(problem, mutual, config) else 0.0
-    first = mutual & (validity >= usual)
-    if prior.mean() < config.few:
-        alike = problem.score.max(axis=1) + validity
-        for kind in kinds:
-            among = alike[mutual & kind]
-            share = max(config.first, config.least_first / max(1, len(among)))
-            first[mutual & kind] = among >= (np.quantile(among, max(0.0, 1 - share)) if len(among) else 0.0)
+    """The confident start: what `mutual.find` believes, and the shares of records that are each other's best."""
+    best = mutual.find(problem, config.start)
+    prior = mutual.shares(problem, best.mutual)
     state = State(
-        target=np.where(first, best, -1).astype(np.int32),
-        weight=first.astype(np.float32),
-        fold=np.zeros(len(rows), np.int32),
+        target=np.where(best.first, best.slot, -1).astype(np.int32),
+        weight=best.first.astype(np.float32),
+        fold=np.zeros(len(problem.anchor), np.int32),
         posterior=np.zeros(len(problem.pair), np.float32),
         prior=prior,
-        several=np.zeros(len(kinds), np.float32),
-        checked=unchecked(len(kinds)),
+        several=np.zeros(len(prior), np.float32),
+        checked=unchecked(len(prior)),
         temperature=np.float32(1),
         many=np.bool_(False),
         round=np.int32(0),
         seed=np.int32(seed),
     )
     return dataclasses.replace(state, fold=_folds(problem, state, config))
-
-
-def _numbers_tell(problem: listing.Problem, mutual: np.ndarray, config: Config) -> bool:
-    """Whether the best pairs of lists `mutual` [R] contradict each other less often than the second best ones do."""
-    lists = np.flatnonzero(mutual & ((problem.record >= 0).sum(axis=1) > 1))
-    order = np.argsort(-problem.score[lists], axis=1, kind="stable")[:, :2]
-    best, second = problem.validity[np.take_along_axis(problem.place[lists], order, axis=1)].T
-    return bool(np.sum(best > second) >= config.telling * np.sum(best < second))
 
 
 def partners(problem: listing.Problem, state: State, rows: np.ndarray, config: Config = Config()) -> np.ndarray:
@@ -199,7 +169,7 @@ def update(
     """
     logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
     prior, checked = estimate_prior(problem, logits, config), checked or state.checked
-    few = (prior < config.few) & (not state.many)
+    few = (prior < config.start.few) & (not state.many)
     temperature = np.where(few, checked.temperature, 1)
     logits = logits / temperature[problem.kind][:, None]
     if few.all():

@@ -17,7 +17,7 @@ LAYERS = (
     ("types", "processes", "kernels"),
     ("ops",),
     ("models", "data"),
-    ("competition",),
+    ("competition", "mutual"),
     ("agents", "environment", "transitions", "exploration", "replay", "shared_reward", "supervision", "relations"),
     ("learner_state", "play", "hollow", "targets", "learner", "pretraining", "replicas", "stages"),
     (

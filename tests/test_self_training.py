@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_tables import Case, case
 
-from aco_jax import competition, self_training, settings, supervision, teaching
+from aco_jax import competition, mutual, self_training, settings, supervision, teaching
 from aco_jax.data import evidence
 from aco_jax.models import judge
 
@@ -79,7 +79,9 @@ def test_anchors_are_said_in_other_words_where_records_are(of_once: Learned, of_
 
 
 def test_few_partners_are_not_taken_for_many(once: Case, of_once: Learned) -> None:
-    assert self_training.seldom_mutual(supervision.init(once.problem, 0), supervision.Config(few=0.9))
+    assert self_training.seldom_mutual(
+        supervision.init(once.problem, 0), supervision.Config(start=mutual.Config(few=0.9))
+    )
     found = of_once.trained
     assert not found.believed.many
     assert recall_and_precision(once, found.believed.posterior)[1] > 0.9

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from small_tables import NAMES, likely, logits_of, problem_of, said_twice
 
-from aco_jax import competition, supervision, teaching
+from aco_jax import competition, mutual, supervision, teaching
 from aco_jax.data import descriptions, listing, records, retrieval
 
 
@@ -32,48 +32,6 @@ def test_start_is_the_mutual_best(parts):
     assert {(0, 4), (1, 5), (2, 6), (4, 0), (5, 1), (6, 2)} == believed
     partner = {int(problem.anchor[r]): int(state.fold[r]) for r in rows}
     assert all(partner[a] == partner[a + 4] for a in range(3))  # both directions share a fold
-
-
-def test_of_few_mutual_pairs_the_most_alike_are_believed_first(parts):
-    problem = parts[2]
-    config = supervision.Config(few=1.0, first=0.25, least_first=1)
-    state = supervision.init(problem, 0, config)
-    rows = np.flatnonzero(state.weight > 0)
-    whole = supervision.init(problem, 0)
-    alike = problem.score.max(axis=1)[whole.weight > 0]
-    assert len(rows) == 2  # one pair, from both ends
-    assert problem.score.max(axis=1)[rows] == pytest.approx(alike.max())
-    assert state.prior == pytest.approx(whole.prior)  # the share of all that are mutual
-
-
-@pytest.mark.parametrize("few", [0.0, 2.0])
-def test_what_contradicts_itself_is_not_believed_first(few):
-    """One thing is said most alike but for its code; where all codes differ that says nothing."""
-
-    def first(names, other_names):
-        problem = problem_of({"a": names, "b": other_names})
-        state = supervision.init(problem, 0, supervision.Config(few=few, first=0.75, least_first=1))
-        assert state.prior == pytest.approx(1.0)  # all are mutual
-        return {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)}
-
-    apple = "red sweet crisp dessert apple of the old orchard"
-    ours, theirs = (
-        [f"{apple} a100", *NAMES[1:]],
-        [f"{apple} z911", *(f"{name} ripe fresh" for name in NAMES[1:])],
-    )
-    assert first(ours, theirs) == {1, 2, 3, 5, 6, 7}
-    others = [name[:-4] + code for name, code in zip(NAMES, ("z911", "y822", "x733", "w644"), strict=True)]
-    assert len(first(NAMES, others)) == (8 if few == 0 else 6)
-
-
-@pytest.mark.parametrize(("telling", "anchors"), [(0.0, {0, 1, 4, 5}), (1.5, set(range(8)))])
-def test_numbers_that_strangers_share_sooner_than_partners_tell_nothing(telling, anchors):
-    """Of a plum 300 the plum is 400 in the other table, and the fig 300: contradictions choose nothing there."""
-    ours = ["red sweet apple", "green juicy pear", "blue dark ripe plum 300", "grey soft dry fig 400"]
-    theirs = ["red sweet apple", "green juicy pear", "blue dark ripe plum 400", "grey soft dry fig 300"]
-    problem = problem_of({"a": ours, "b": [f"{name} fresh" for name in theirs]})
-    state = supervision.init(problem, 0, supervision.Config(few=0.0, telling=telling))
-    assert {int(problem.anchor[row]) for row in np.flatnonzero(state.weight > 0)} == anchors
 
 
 def test_a_judge_is_checked_on_what_it_was_taught(parts):
@@ -114,7 +72,7 @@ def test_few_partners_are_believed_with_care(parts):
     state, checked = supervision.init(problem, 0), supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1))
     rare, common = (logits_of(problem, gold) for gold in ({(0, 4)}, {(0, 4), (1, 5), (2, 6)}))
     for logits, few in ((rare, 0.5), (common, 1.0)):
-        config = supervision.Config(few=few)
+        config = supervision.Config(start=mutual.Config(few=few))
         logits = np.where(problem.record >= 0, logits, supervision.EMPTY_LOGIT)
         by_em = supervision.estimate_prior(problem, logits)
         careful = supervision.careful_prior(problem, logits / 2, checked, by_em)
@@ -143,7 +101,7 @@ def test_the_lists_of_a_table_with_few_partners_are_by_the_judges_own_temperatur
     checked, state = supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1)), supervision.init(problem, 0)
     by_em = supervision.estimate_prior(problem, logits)
     assert by_em[0] < 0.9 < by_em[1]
-    config = supervision.Config(few=0.9)
+    config = supervision.Config(start=mutual.Config(few=0.9))
     for stating in (False, True):
         found = supervision.update(problem, state, logits, config, checked=checked, stating=stating)
         np.testing.assert_allclose(found.prior, by_em, rtol=1e-6)
