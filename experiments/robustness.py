@@ -79,10 +79,31 @@ def thinned(folder: Folder, rng: np.random.Generator) -> Folder:
 
 def few(folder: Folder, rng: np.random.Generator) -> Folder:
     """Nine of ten of the right table's records that are known to have a partner are gone."""
-    related = [pairs[pairs["label"] == "1"] if "label" in pairs else pairs for pairs in folder.gold.values()]
-    partners = pd.concat(related)["rtable_id"].unique()
+    partners = _related(folder)
     gone = rng.permutation(partners)[: int(LOST * len(partners))]
     return _left_with(folder, folder.right[~folder.right["id"].isin(gone)])
+
+
+def strangers(folder: Folder, rng: np.random.Generator) -> Folder:
+    """Half of the right table's records that are known to have a partner are others now, with half of their titles."""
+    related = _related(folder)
+    gone, table = rng.permutation(related)[: len(related) // 2], folder.right
+    rows, (title, *others) = np.flatnonzero(table["id"].isin(gone)), table.columns.drop("id")
+    right = table.copy()
+    for name in others:
+        right.loc[rows, name] = rng.permutation(table[name])[: len(rows)]
+    halves = [
+        (text.split(), other.split()) for text, other in zip(table[title], rng.permutation(table[title]), strict=True)
+    ]
+    right.loc[rows, title] = [
+        " ".join([*ours[: -(-len(ours) // 2)], *theirs[len(theirs) // 2 :]])
+        for ours, theirs in (halves[i] for i in rows)
+    ]
+    gold = {}
+    for name, pairs in folder.gold.items():
+        other = pairs["rtable_id"].isin(gone)
+        gold[name] = pairs.assign(label=pairs["label"].where(~other, "0")) if "label" in pairs else pairs[~other]
+    return Folder(folder.left, right, gold)
 
 
 def misplaced(folder: Folder, rng: np.random.Generator) -> Folder:
@@ -121,6 +142,12 @@ def foreign(folder: Folder, rng: np.random.Generator) -> Folder:
     for name in right.columns.drop("id"):
         right[name] = [said(text) for text in right[name]]
     return Folder(folder.left, right, folder.gold)
+
+
+def _related(folder: Folder) -> np.ndarray:
+    """The ids of the right table's records that are known to have a partner."""
+    related = [pairs[pairs["label"] == "1"] if "label" in pairs else pairs for pairs in folder.gold.values()]
+    return pd.concat(related)["rtable_id"].unique()
 
 
 def _made_up(rng: np.random.Generator) -> str:
@@ -165,7 +192,7 @@ def _left_with(folder: Folder, right: pd.DataFrame) -> Folder:
 
 CHANGES: dict[str, Callable[[Folder, np.random.Generator], Folder]] = {
     change.__name__: change
-    for change in (same, swapped, repeated, many, thinned, few, misplaced, gathered, titles, foreign)
+    for change in (same, swapped, repeated, many, thinned, few, strangers, misplaced, gathered, titles, foreign)
 }
 
 

@@ -19,6 +19,7 @@ def test_of_few_mutual_pairs_the_most_alike_are_believed_first():
     assert len(rows) == 2  # one pair, from both ends
     assert alike[rows] == pytest.approx(alike[mutual.find(problem).first].max())
     np.testing.assert_allclose(mutual.shares(problem, found.mutual), [3 / 4, 1])
+    assert mutual.find(problem, mutual.Config(few=0.87, least_first=1)).first.sum() == 6  # partners are not few
 
 
 @pytest.mark.parametrize("few", [0.0, 2.0])
@@ -54,7 +55,7 @@ def test_numbers_that_strangers_share_sooner_than_partners_tell_nothing(telling,
 def half_said(makers):
     """120 things of 30 makers: the first 60 are said in nearly the same words, of the others half of the words.
 
-    Of the others the makers are "the same", or "other" ones, or "nobody" says any.
+    Of the others the makers are "the same", "other" ones, "some" of either, or "nobody" says any.
     """
     rng, count = np.random.default_rng(0), 120
     words = [f"{first}{last}" for first in ("mor", "tel", "rud", "vin", "sap") for last in range(100)]
@@ -62,7 +63,8 @@ def half_said(makers):
     kept = np.where(np.arange(count) < count // 2, 7, 4)
     heard = np.where(np.arange(8) < kept[:, None], titles, rng.choice(words, titles.shape))
     maker = np.arange(count) % 30
-    theirs = np.where((makers == "other") & (kept == 4), (maker + 7) % 30, maker)
+    changed = {"other": kept == 4, "some": (kept == 4) & (np.arange(count) % 2 == 0)}.get(makers, np.zeros(count, bool))
+    theirs = np.where(changed, (maker + 7) % 30, maker)
     tables = {
         name: pd.DataFrame(
             {
@@ -91,6 +93,14 @@ def test_pairs_that_are_less_alike_are_believed_first_where_they_agree_beside_th
     assert len(anchors & set(range(60))) == 60
     assert len(anchors) == pytest.approx(believed, abs=6)
     assert set(problem.anchor[mutual.find(problem, mutual.ALL).first].tolist()) == set(problem.anchor[found.mutual])
+
+
+@pytest.mark.parametrize(("agreeing", "believed"), [(0.2, 90), (0.8, 90), (0.95, 60)])
+def test_a_band_is_believed_unless_surely_too_few_of_it_are_partners(agreeing, believed):
+    """What has the same maker is more alike by that too: of the third band most are partners, of the last none."""
+    problem = half_said("some")
+    found = mutual.find(problem, mutual.Config(agreeing=agreeing))
+    assert len(set((problem.anchor[found.first] % 120).tolist())) == pytest.approx(believed, abs=6)
 
 
 def test_of_too_few_pairs_nothing_beside_their_text_is_asked():

@@ -64,6 +64,15 @@ def test_what_each_change_does(folder: robustness.Folder) -> None:
     assert len(thinned.gold["valid"]) == 8
     few = made("few")
     assert len(few.right) == len(few.gold["valid"]) == 2
+    crowd = made("strangers")
+    others = (crowd.gold["valid"]["label"] == "0").to_numpy()
+    assert others.sum() == 6
+    changed = crowd.right[crowd.right["id"].isin(crowd.gold["valid"]["rtable_id"][others])]
+    kept = folder.right.loc[changed.index, "title"]
+    assert all(ours.split()[:2] == theirs.split()[:2] for ours, theirs in zip(changed["title"], kept, strict=True))
+    assert set(crowd.right["price"]) <= set(folder.right["price"])
+    assert not changed["price"].equals(folder.right.loc[changed.index, "price"])
+    pd.testing.assert_frame_equal(crowd.right.drop(changed.index), folder.right.drop(changed.index))
     moved = made("misplaced").right
 
     def words(table: pd.DataFrame) -> list[list[str]]:
