@@ -85,6 +85,13 @@ def test_search_finds_in_the_table_asked_and_pads(dataset):
     assert (scores[1] == 0).all()
 
 
+def test_search_without_words_or_queries_finds_nobody():
+    frames = {name: pd.DataFrame({"id": ["1"], "name": [text]}) for name, text in (("a", "red apple"), ("b", "--"))}
+    lexical = retrieval.fit_lexical(records.from_frames(frames))
+    np.testing.assert_array_equal(retrieval.search(lexical, ["red", ""], 1, 2)[0], np.full((2, 2), -1))
+    assert retrieval.search(lexical, [], 0, 2)[0].shape == (0, 2)
+
+
 def test_search_scores_as_bm25s_does_word_by_word():
     """Also where a word is said twice, and where nothing is known of it; equal scores in any order."""
     names = ["red red apple", "green apple pie", "pie of pears", "", "red pie apple pie"]
