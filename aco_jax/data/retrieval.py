@@ -91,9 +91,11 @@ def fit_lexical(dataset: Dataset) -> Lexical:
         if any(tokens):
             index = bm25s.BM25()
             index.index(tokens, show_progress=False)
-            known = {word: column for word, column in index.vocab_dict.items() if word}
+            # In the order of the texts: its own is that of a set, by which equal scores would be drawn in each process.
+            known = {word: column for column, word in enumerate(dict.fromkeys(chain.from_iterable(tokens)))}
             parts = (index.scores["data"], index.scores["indices"], index.scores["indptr"])
-            added = sp.csr_matrix(sp.csc_matrix(parts, (len(members), len(parts[2]) - 1)))
+            theirs = sp.csc_matrix(parts, (len(members), len(parts[2]) - 1))
+            added = sp.csr_matrix(theirs[:, [index.vocab_dict[word] for word in known]])
         weights.append(added)
         columns.append(known)
     return Lexical(tuple(weights), tuple(columns), records)

@@ -85,6 +85,13 @@ def test_search_finds_in_the_table_asked_and_pads(dataset):
     assert (scores[1] == 0).all()
 
 
+def test_what_is_searched_by_is_the_same_in_every_process(dataset):
+    """bm25s numbers words in the order of a set, which is another one in another process."""
+    lexical = retrieval.fit_lexical(dataset)
+    assert lexical.columns[1] == {"pear": 0, "green": 1, "big": 2, "apple": 3, "of": 4, "red": 5}
+    assert np.diff(lexical.weights[1].tocsc().indptr).tolist() == [1] * 6
+
+
 def test_search_without_words_or_queries_finds_nobody():
     frames = {name: pd.DataFrame({"id": ["1"], "name": [text]}) for name, text in (("a", "red apple"), ("b", "--"))}
     lexical = retrieval.fit_lexical(records.from_frames(frames))
