@@ -27,9 +27,7 @@ class Config:
     first: float = 0.25  # share of the mutual best pairs that is believed first where they are few: the most alike
     least_first: int = 20  # of them, where there are as many
     telling: float = 1.5  # numbers tell if best pairs are this much more often less contradictory than the second best
-    agreeing: float = (
-        0.5  # share of partners in a band of mutual best pairs below which it is surely not believed first
-    )
+    agreeing: float = 0.5  # a band with surely less than this share of partners is not believed first
 
 
 ALL = Config(few=0.0, agreeing=-math.inf)  # under which all are believed first but those that contradict themselves

@@ -30,6 +30,8 @@ def test_start_is_the_mutual_best(parts):
     rows = np.flatnonzero(state.target >= 0)
     believed = {(int(problem.anchor[r]), int(problem.record[r, state.target[r]])) for r in rows}
     assert {(0, 4), (1, 5), (2, 6), (4, 0), (5, 1), (6, 2)} == believed
+    assert (state.weight > 0).tolist() == (state.target >= 0).tolist()
+    np.testing.assert_allclose(state.prior, [3 / 4, 1])  # the shares of all that are mutual
     partner = {int(problem.anchor[r]): int(state.fold[r]) for r in rows}
     assert all(partner[a] == partner[a + 4] for a in range(3))  # both directions share a fold
 
