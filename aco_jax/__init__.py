@@ -26,6 +26,7 @@ The rooms, by layer; a room imports from the layers above it in this list only:
      beginnings     the published weights that agents begin from
      desk           what is fitted to the tables once
      inquiry        what the language models do for the host: ask, split, find, read, give reasons
+     outcomes       how well the searches of a round did, where the answer is known
      prepare        the host's half of a round: comparing, believing, arrays
      teaching       what the judge is taught of what is believed; self_training: its rounds
      train          the host loop; adapt learns what is new

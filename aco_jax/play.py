@@ -41,7 +41,7 @@ class Batch:
     missed: chex.Array  # [B, Y] planted partners that no query found
     reverse: chex.Array  # [B, M + 1, K] support of the candidate's own search for the anchor
     shares: chex.Array  # [B, 2] share of records with a partner, with several
-    lost: chex.Array  # [B] float32, evidence that the query misses, see `prepare.lost`
+    lost: chex.Array  # [B] float32, evidence that the query misses, see `outcomes.lost`
     least_relevance: chex.Array  # [B] float32, of the query's guardrails
     reason_source: chex.Array  # [B, S] int32
     reason: chex.Array  # [B, T] int32

@@ -8,28 +8,16 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
-from aco_jax import inquiry, learner_state, play, processes, supervision
+from aco_jax import inquiry, learner_state, outcomes, play, processes, supervision
 from aco_jax.data import descriptions, evidence, listing, retrieval, tasks
 from aco_jax.desk import ANCHORS, KEYS, Anchors, Desk, choose, unseen
-from aco_jax.ops import ranking, rowwise
+from aco_jax.ops import rowwise
 from aco_jax.settings import TrainConfig
-from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params, Query
+from aco_jax.types import UNKNOWN, UNRELATED, Belief, Candidates, Params
 
 READ = 2  # candidates of an anchor that are read before it is played
 REASON_COST = 0.02  # of each token of a reason, where finding its record first is worth 1
-
-
-@struct.dataclass
-class Noted:
-    """What is measured of n anchors beside their batch."""
-
-    read: np.ndarray  # [n, M + 1, K] bool, the candidates that were read
-    outside: np.ndarray  # [n] bool, whether the query's best answer lies outside its guardrails
-    answered: np.ndarray  # [n] bool, whether it is known which record is the answer
-    reason: np.ndarray  # [n] reciprocal rank of the candidate by the reason's words alone, nan where there is none
-    hits: dict[str, np.ndarray]  # what was searched by -> [n] bool, whether it found the known answer
 
 
 def round_material(
@@ -59,12 +47,12 @@ def round_material(
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), KEYS + seed), count)
     team = inquiry.staff(desk, config, agents, params, anchors.row, by_parts)
 
-    def prepared(part: np.ndarray) -> tuple[play.Batch, Noted]:
+    def prepared(part: np.ndarray) -> tuple[play.Batch, outcomes.Noted]:
         return prepare(team, believed, anchors.take(part), keys[part])
 
     batch, noted = processes.by_parts(prepared, count, by_parts)
     batch = dataclasses.replace(batch, query=seed * count + np.arange(count, dtype=np.int32))
-    metrics = measured(batch, noted, unseen(desk, config)[desk.problem.anchor[anchors.row]])
+    metrics = outcomes.measured(batch, noted, unseen(desk, config)[desk.problem.anchor[anchors.row]])
     return jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), batch), metrics
 
 
@@ -85,7 +73,7 @@ def next_planted(
 
 def prepare(
     team: inquiry.Staff, believed: supervision.State, anchors: Anchors, keys: jax.Array
-) -> tuple[play.Batch, Noted]:
+) -> tuple[play.Batch, outcomes.Noted]:
     """Asks about anchors, looks at the answers, reads the best of them, and gives reasons: leaves [n, ..].
 
     Args:
@@ -95,8 +83,8 @@ def prepare(
     asked = inquiry.ask(team, anchors, asking)
     split = inquiry.split(team, anchors, asked, splitting)
     batch, score = answers(team, believed, anchors, asked, split)
-    raw = _own_words(team, anchors, asked)
-    batch = dataclasses.replace(batch, lost=lost(anchors, asked, raw))
+    raw = outcomes.own_words(team, anchors, asked)
+    batch = dataclasses.replace(batch, lost=outcomes.lost(anchors, asked, raw))
     record = batch.candidates.record
     company = supervision.company(desk.problem, believed, anchors.row)
     anchor, row, slot = _worth_reading(record, score)
@@ -108,31 +96,8 @@ def prepare(
     batch, tells = give_reasons(team, batch, place, explaining)
     read = np.zeros(record.shape, bool)
     read[anchor, row, slot] = True
-    outside, hits = _outside(desk, asked, batch.searched), _hits(anchors, asked, split, record, raw)
-    return batch, Noted(read, outside, anchors.planted & (anchors.truth[:, 0] >= 0), tells, hits)
-
-
-def measured(batch: play.Batch, noted: Noted, unseen: np.ndarray) -> dict[str, float]:
-    """What the host measured of a round: a batch of leaves [n, ..], and which anchors [n] no lesson was made of.
-
-    Recalls are shares of the planted answers among the DEPTH first that each text finds, those to unseen records apart:
-    `data/raw_recall` is by the anchor's own text, `rewriter/recall` by any of its subqueries.
-    """
-    relation, reading, read = batch.belief.relation, batch.candidates.reading, noted.read
-    answered, told = noted.answered, ~np.isnan(noted.reason)
-    recalls = {name: float(hit[answered].mean()) for name, hit in noted.hits.items() if answered.any()}
-    fresh = answered & unseen
-    of_fresh = {f"{name}_unseen": float(hit[fresh].mean()) for name, hit in noted.hits.items() if fresh.any()}
-    return {
-        "base/query_outside": float(noted.outside.mean()),
-        "actor/reason_mrr": float(noted.reason[told].mean()) if told.any() else 0.0,
-        **recalls,
-        **of_fresh,
-        "ranker/reading_gap": _gap(reading[read & (relation > UNRELATED)], reading[read & (relation == UNRELATED)]),
-        "tokens/asked": float((batch.ask_source > 0).sum() + (batch.written > 0).sum()),
-        "tokens/rewritten": float((batch.subquery > 0).sum()),
-        "tokens/read": float(batch.candidates.tokens[read].sum()),
-    }
+    outside, hits = outcomes.outside(desk, asked, batch.searched), outcomes.hits(anchors, asked, split, record, raw)
+    return batch, outcomes.Noted(read, outside, anchors.planted & (anchors.truth[:, 0] >= 0), tells, hits)
 
 
 def answers(
@@ -152,7 +117,7 @@ def answers(
     candidates, reverse, score = look(desk, anchors, record)
     kind = problem.kind[anchors.row]
     known = (anchors.truth >= 0).any(axis=1)
-    missing = anchors.planted & known & ~_among(record, anchors.truth).any(axis=(1, 2))
+    missing = anchors.planted & known & ~outcomes.among(record, anchors.truth).any(axis=(1, 2))
     count, more = len(owner), team.agents.environment.bins.relations - 1
     batch = play.Batch(
         anchor=owner,
@@ -170,7 +135,7 @@ def answers(
         missed=np.pad(missing[:, None].astype(np.float32), ((0, 0), (0, more))),
         reverse=reverse,
         shares=np.stack([np.asarray(believed.prior)[kind], np.asarray(believed.several)[kind]], axis=1),
-        lost=_silent(asked).astype(np.float32),
+        lost=outcomes.silent(asked).astype(np.float32),
         least_relevance=query.least_relevance,
         reason_source=np.zeros((count, 1), np.int32),
         reason=np.zeros((count, 1), np.int32),
@@ -191,7 +156,7 @@ def search(team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: i
     whole = np.where(planted, _resembling(team.desk, anchors, searched, standing.shape[1]), standing)
     first = retrieval.fuse([asked.found, asked.similar, whole, whole], team.depth)[0]
     record = np.concatenate([first[:, None], split.found], axis=1)
-    record[_among(record, anchors.hidden)] = -1
+    record[outcomes.among(record, anchors.hidden)] = -1
     return _first_only(record)[:, :, : team.config.train.candidates]
 
 
@@ -218,26 +183,13 @@ def believe(anchors: Anchors, record: np.ndarray, relation: int = 1) -> Belief:
 
     Of those that it is unsure of nothing is.
     """
-    stated = np.where(_among(record, anchors.truth), relation, UNRELATED)
-    held = (record >= 0) & ~_among(record, anchors.unsure)
+    stated = np.where(outcomes.among(record, anchors.truth), relation, UNRELATED)
+    held = (record >= 0) & ~outcomes.among(record, anchors.unsure)
     return Belief(
         relation=np.where(held, stated, UNKNOWN).astype(np.int32),
         weight=anchors.weight,
         planted=anchors.planted,
     )
-
-
-def lost(anchors: Anchors, asked: inquiry.Asked, raw: np.ndarray) -> np.ndarray:
-    """What each query finds less of its planted answer than `raw` [n, DEPTH] does, the anchor's own words: [n] float32.
-
-    It is the difference of the reciprocal ranks, of the query within its guardrails, and below 0 where it finds more; a
-    hidden answer is sought like any other. Of other anchors nobody knows: there it is 1 where the query found nothing.
-    """
-    partner = np.maximum(anchors.truth[:, 0], anchors.hidden[:, 0])
-    found = asked.found[:, : inquiry.DEPTH]
-    inside = np.where(_inside(asked.query, found), found, retrieval.EMPTY)
-    more = _reciprocal_rank(raw, partner) - _reciprocal_rank(inside, partner)
-    return np.where(anchors.planted & (partner >= 0), more, _silent(asked)).astype(np.float32)
 
 
 def give_reasons(
@@ -258,16 +210,10 @@ def give_reasons(
     source, reason = inquiry.reasons(team.agents, params["actor"], batch.text, theirs, key, 1.0)
     there = stated >= 0
     said = inquiry.in_words(desk, reason, batch.text, theirs)
-    tells = _reciprocal_rank(inquiry.found_by(desk, said, batch.searched, inquiry.DEPTH), stated)
+    tells = outcomes.reciprocal_rank(inquiry.found_by(desk, said, batch.searched, inquiry.DEPTH), stated)
     value = np.where(there, tells - REASON_COST * (reason > 0).sum(axis=1), 0.0).astype(np.float32)
     batch = dataclasses.replace(batch, reason_source=source, reason=reason, reason_value=value)
     return batch, np.where(there, tells, np.nan).astype(np.float32)
-
-
-def _among(record: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which records [n, ..] are one of the known [n, P] of their row; -1 is none."""
-    beside = known.reshape(len(known), *[1] * (record.ndim - 1), -1)
-    return ((record[..., None] == beside) & (beside >= 0)).any(axis=-1)
 
 
 def _tables_of(desk: Desk, lists: np.ndarray) -> np.ndarray:
@@ -294,37 +240,6 @@ def _first_only(record: np.ndarray) -> np.ndarray:
     return np.where(same.any(axis=2), -1, flat).reshape(record.shape)
 
 
-def _inside(query: Query, found: np.ndarray) -> np.ndarray:
-    """Which answers [n, k] rank high enough for the guardrail: relevance falls linearly with the rank."""
-    relevance = 1 - np.arange(found.shape[1]) / found.shape[1]
-    return (found >= 0) & (relevance[None] >= query.least_relevance[:, None])
-
-
-def _silent(asked: inquiry.Asked) -> np.ndarray:
-    """Which queries found nothing within their guardrails, [n] bool."""
-    return np.asarray(~_inside(asked.query, asked.found[:, : inquiry.DEPTH]).any(axis=1))
-
-
-def _reciprocal_rank(found: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """1 / rank of partners [n] among answers [n, k], best first; 0 where one is not among them."""
-    order = -jnp.arange(found.shape[1], dtype=jnp.float32)
-    return np.asarray(_ranks(order, found == partner[:, None], found >= 0))
-
-
-def _own_words(team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked) -> np.ndarray:
-    """What planted anchors find by their own words, [n, DEPTH]; for others nothing is looked up."""
-    planted, searched = anchors.planted, team.desk.problem.table[anchors.row]
-    found = np.full((len(planted), inquiry.DEPTH), retrieval.EMPTY, np.int32)
-    found[planted] = inquiry.lexical(team.desk, asked.source[planted], searched[planted], inquiry.DEPTH)
-    return found
-
-
-def _outside(desk: Desk, asked: inquiry.Asked, searched: np.ndarray) -> np.ndarray:
-    """Whether the best answer of a query lies outside its guardrails, [n]."""
-    table = desk.dataset.table_of[np.maximum(asked.found[:, 0], 0)]
-    return ~_inside(asked.query, asked.found[:, : inquiry.DEPTH])[:, 0] | (table != searched)
-
-
 def _worth_reading(record: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The READ candidates of each anchor with the best plain scores, as indices of [n, M + 1, K].
 
@@ -335,27 +250,3 @@ def _worth_reading(record: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, n
     anchor, place = np.nonzero(np.isfinite(np.take_along_axis(flat, best, axis=1)))
     row, slot = np.divmod(best[anchor, place], record.shape[2])
     return anchor, row, slot
-
-
-def _hits(
-    anchors: Anchors, asked: inquiry.Asked, split: inquiry.Split, record: np.ndarray, raw: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Whether the known answer is among the DEPTH first that each text finds, [n] bool each."""
-    depth = inquiry.DEPTH
-    found = {
-        "data/raw_recall": raw,
-        "base/query_recall": asked.found[:, :depth],
-        "base/dense_recall": asked.similar[:, :depth],
-        "rewriter/recall": split.found[:, :, :depth].reshape(len(record), -1),
-        "data/recall": record.reshape(len(record), -1),
-    }
-    answer = anchors.truth[:, :1]
-    return {name: np.count_nonzero(_among(each, answer), axis=1) > 0 for name, each in found.items()}
-
-
-def _gap(ours: np.ndarray, others: np.ndarray) -> float:
-    """Mean reading of believed partners less that of the others, nats a token."""
-    return float(ours.mean() - others.mean()) if len(ours) and len(others) else 0.0
-
-
-_ranks = jax.jit(jax.vmap(ranking.reciprocal_rank, (None, 0, 0)))

@@ -27,6 +27,7 @@ LAYERS = (
             "settings",
             "desk",
             "inquiry",
+            "outcomes",
             "prepare",
             "teaching",
             "self_training",
