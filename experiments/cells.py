@@ -28,6 +28,7 @@ from aco_jax.statements import Judged
 
 HERE = Path(__file__).parent
 Overrides = Mapping[str, float | int | str]
+JUDGE_ALONE = ("train.rounds=0", "train.pretrain_rounds=0")  # of a flag `--change`: no agents are taught
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,24 @@ def baselines(scores: Sequence[Mapping[str, Any]], of: str = "pairs") -> str:
         f"{100 * statistics.fmean(score['baselines'][method][of]['f1'] for score in scores):>{width}.1f}"
         for method, width in (("mutual best", 13), ("one-to-one", 12))
     )
+
+
+CATALOGUE = f"{'precision':>10}{'recall':>8}{'F1':>7}{'':<7}{'label-free':>12}{BASELINES}"
+
+
+def catalogue(scores: Sequence[Mapping[str, Any]]) -> str:
+    """Means over the runs of what is said of the whole catalogue, F1 with its standard deviation, in percent.
+
+    They stand under the heading CATALOGUE.
+    """
+
+    def mean(values: Sequence[float]) -> float:
+        return 100 * spread(values)[0]
+
+    precision, recall, f1 = ([score["catalogue"][name] for score in scores] for name in ("precision", "recall", "f1"))
+    estimate = mean([score["label_free"]["catalogue"]["f1"] for score in scores])
+    said = f"{mean(precision):>10.1f}{mean(recall):>8.1f}{mean(f1):>7.1f}{plus_minus(100 * spread(f1)[1])}"
+    return f"{said}{estimate:>12.1f}{baselines(scores, 'catalogue')}"
 
 
 def by_data(workdirs: Iterable[str], place: Path, compute: Callable[[Path, Path], Any]) -> dict[str, list[Any]]:

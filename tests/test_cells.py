@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,17 @@ def test_quarters_are_means_of_the_first_and_last_rows() -> None:
     rows = [{"step": i, "loss": float(8 - i), **({"late": 2.0} if i == 7 else {})} for i in range(8)]
     found = cells.quarters(rows)
     assert found == {"loss": (7.5, 1.5), "late": (2.0, 2.0)}
+
+
+def test_a_line_of_catalogues_has_the_spread_of_the_runs() -> None:
+    def scores(f1: float) -> dict[str, Any]:
+        other = {method: {"catalogue": {"f1": f1 / 2}} for method in ("mutual best", "one-to-one")}
+        found = {"precision": 0.8, "recall": 0.9, "f1": f1}
+        return {"catalogue": found, "label_free": {"catalogue": {"f1": f1 + 0.02}}, "baselines": other}
+
+    said = cells.catalogue([scores(0.84), scores(0.86)])
+    assert said.split() == ["80.0", "90.0", "85.0", "±", "1.4", "87.0", "42.5", "42.5"]
+    assert len(said) == len(cells.CATALOGUE)
 
 
 def test_spread_and_interval_against_hand_sized_numbers() -> None:

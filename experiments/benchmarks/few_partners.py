@@ -10,10 +10,8 @@ without labels and the baselines are of the whole catalogue, whose gold is exact
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -27,7 +25,6 @@ import launch
 import robustness
 from aco_jax.data import catalogue
 
-ALONE = ("train.rounds=0", "train.pretrain_rounds=0")
 LARGE = 5000  # records of the large shop, before partners are taken from it
 
 
@@ -62,10 +59,10 @@ def main() -> None:
     }
     wanted = [cells.Cell(folder, seed, "all", everywhere) for (_, seed), folder in folders.items()]
     found = dict(zip(folders, cells.run(wanted, out, "valid"), strict=True))
-    said = f"{'precision':>10}{'recall':>8}{'F1':>7}{'':<7}{'label-free':>12}"
-    print(f"{'records, share, difficulty':<28}{said}{cells.BASELINES}")
+    print(f"{'records, share, difficulty':<28}{cells.CATALOGUE}")
     for setting in SETTINGS:
-        print(line(setting, [cell["scores"] for (each, _), cell in found.items() if each == setting]))
+        mine = [cell["scores"] for (each, _), cell in found.items() if each == setting]
+        print(f"{setting.name:<28}{cells.catalogue(mine)}")
 
 
 def made(setting: Setting, seed: int, large: int = LARGE) -> robustness.Folder:
@@ -92,21 +89,10 @@ def made(setting: Setting, seed: int, large: int = LARGE) -> robustness.Folder:
     return robustness.Folder(frame(small), frame(kept), {"matches": matches})
 
 
-def line(setting: Setting, scores: Sequence[dict[str, Any]]) -> str:
-    """Means over the runs, F1 with its standard deviation, in percent."""
-
-    def mean(values: Sequence[float]) -> float:
-        return 100 * cells.spread(values)[0]
-
-    precision, recall, f1 = ([score["catalogue"][name] for score in scores] for name in ("precision", "recall", "f1"))
-    spread = cells.plus_minus(100 * cells.spread(f1)[1])
-    estimate = mean([score["label_free"]["catalogue"]["f1"] for score in scores])
-    said = f"{mean(precision):>10.1f}{mean(recall):>8.1f}{mean(f1):>7.1f}{spread}{estimate:>12.1f}"
-    return f"{setting.name:<28}{said}{cells.baselines(scores, 'catalogue')}"
-
-
 if __name__ == "__main__":
     flags.DEFINE_integer("seeds", 3, "shops and runs of each setting", lower_bound=1)
     flags.DEFINE_string("out", "runs/few-partners", "folder of the cells")
-    flags.DEFINE_list("change", list(ALONE), "fields of the config changed in all cells, as NAME=VALUE,NAME=VALUE")
+    flags.DEFINE_list(
+        "change", list(cells.JUDGE_ALONE), "fields of the config changed in all cells, as NAME=VALUE,NAME=VALUE"
+    )
     launch.run(main)
