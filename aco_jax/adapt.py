@@ -94,6 +94,7 @@ def adapt(workdir: Path, data: Path, rounds: int | None = None) -> Adapted:
         summary = _claim(folder, config, before, after, news)
         if summary is None and processes.is_first():
             shutil.copytree(workdir / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
+            shutil.copy2(workdir / training.STANDARD, folder)
     if summary is not None:
         return Adapted(folder, news, None, summary)
     desk, summary = _learn(workdir, folder, config, before, after, news, rounds)

@@ -156,6 +156,9 @@ def restore(workdir: Path, dataset: Dataset) -> tuple[TrainConfig, learner_state
         return config, agents, desk, run
     other = training.open_desk(config, dataset, workdir)
     agents = learner_config(config, dataset, desk.tokenizer)
+    before, after = ([table.name for table in tables.tables] for tables in (own, dataset))
+    checked = supervision.carry_checked(run.believed.checked, before, after)
+    run = dataclasses.replace(run, believed=dataclasses.replace(run.believed, checked=checked))
     run, _ = training.judge_again(config, agents, other, training.carry_folds(desk, run.believed.fold, other), run)
     return config, agents, other, run
 
@@ -203,7 +206,8 @@ def _kept(workdir: Path, dataset: Dataset) -> Judged | None:
 def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, walked: waves.Walked | None) -> Judged:
     """The posterior of every compared pair from both directions, and which of them the actor states.
 
-    Where no actor was trained nothing was walked, and the posterior alone decides.
+    Where no actor was trained nothing was walked, and the posterior alone decides; no record gets more partners than
+    the relation allows.
     """
     problem, params = desk.problem, training.parameters(run, agents)["ranker"]
     logits, alone = map(np.array, _logits(params, agents.ranker, listing.everything(problem), run.believed.fold))
@@ -219,9 +223,11 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
             found.append(probability(believed))
         return found[0], np.stack(found[1:])
 
+    most = relations.identity(desk.dataset.relations).max_partners
     if walked is None:
         (posterior, committee), nobody = posteriors(0.0), np.zeros(len(problem.pair), bool)
-        return Judged(problem.pair, posterior, nobody, nobody, posterior > 0.5, committee)
+        related = statements.limited(desk.dataset, problem.pair, posterior, posterior > 0.5, most)
+        return Judged(problem.pair, posterior, nobody, nobody, related, committee)
     # What was read counts as read, wherever the candidate stands in the list.
     record, place = problem.record[walked.lists], problem.place[walked.lists]
     same = (record[:, :, None] == walked.record[:, None]) & (record >= 0)[:, :, None]
@@ -239,7 +245,8 @@ def judged(agents: learner_state.Config, desk: desks.Desk, run: training.Run, wa
 
     stated = pairs_where(walked.decision > UNRELATED)
     rejected = pairs_where(walked.decision == UNRELATED) & ~stated
-    return Judged(problem.pair, posterior, stated, rejected, (posterior > 0.5) & ~rejected, committee)
+    related = statements.limited(desk.dataset, problem.pair, posterior, (posterior > 0.5) & ~rejected, most)
+    return Judged(problem.pair, posterior, stated, rejected, related, committee)
 
 
 def probability(believed: supervision.State) -> np.ndarray:

@@ -69,8 +69,16 @@ class Anchors:
         return Anchors(rows=[self.rows[i] for i in index.tolist()], **arrays)
 
 
-def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None = None) -> Desk:
-    """Fits vocabulary, evidence and retrieval to the tables; a tokenizer already trained is kept."""
+def open_desk(
+    config: TrainConfig,
+    dataset: Dataset,
+    tokenizer: Tokenizer | None = None,
+    standard: listing.Standard | None = None,
+) -> Desk:
+    """Fits vocabulary, evidence and retrieval to the tables.
+
+    A tokenizer already trained is kept, and evidence is by the `standard` that a judge was taught by, if it is given.
+    """
     sizes = config.model
     with progress.bar(8, "tables", stays=False) as bar:
         original, ordered = dataset, columns.restored(dataset)
@@ -90,6 +98,8 @@ def open_desk(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer | None
         lists = retrieval.candidates(dataset, [index.records.text, index.records.title], lexical=lexical)
         bar.update()
         problem = listing.prepare(dataset, index, lists)
+        if standard is not None:
+            problem = listing.standardised(problem, standard)
         bar.update()
         records = range(dataset.size)
         rows = [dataset.row(r) for r in records]

@@ -52,7 +52,8 @@ class Errors:
 def roles(relations: Sequence[Relation]) -> Roles:
     """What the relations of a config ask for. A sole relation that does not say what it is asks for the same thing.
 
-    Raises InputError where one of several does not say it, and where two ask for one thing.
+    Raises InputError where one of several does not say it, where two ask for one thing, and where partners are limited
+    of what holds of many records at once.
     """
     found: dict[str, int] = {}
     for number, relation in enumerate(relations, start=1):
@@ -66,6 +67,11 @@ def roles(relations: Sequence[Relation]) -> Roles:
         if role in found:
             first = relations[found[role] - 1].name
             raise InputError(f"config.data.relations: {first} and {relation.name} both ask for a {role}, expected one")
+        if role != "same" and relation.max_partners is not None:
+            raise InputError(
+                f"config.data.relations.{relation.name}.max_partners: {relation.max_partners}, expected None: any "
+                f"number of records may be a {role} of one"
+            )
         found[role] = number
     return Roles(**{role: found.get(role, 0) for role in _WORDS})
 
@@ -97,8 +103,8 @@ def probabilities(kinds: sorts.Kinds, wrong: Errors, sought: Roles, pair: np.nda
         same: [P] how likely each pair is one and the same thing.
     """
     one, together, sized, equal = sorts.agreement(kinds, pair[:, 0], pair[:, 1])
-    chance = _chance(kinds, pair, sized)
-    alike = np.where(sized, np.where(equal, 1 - wrong.size, wrong.size), chance)
+    alike = np.where(sized, np.where(equal, 1 - wrong.size, wrong.size), 0.0)
+    alike[~sized] = sorts.one_size(kinds, *pair[~sized].T)
     rest = 1 - same
     found = np.zeros((len(pair), 1 + max(sought.same, sought.substitute, sought.complement)))
     # Two records held to be of one kind are of two as often as the other way round.
@@ -118,10 +124,3 @@ def _role(relation: Relation) -> str | None:
             if re.search(rf"\b({words})\b", re.sub(r"_", " ", text.lower())):
                 return role
     return None
-
-
-def _chance(kinds: sorts.Kinds, pair: np.ndarray, sized: np.ndarray) -> np.ndarray:
-    """[P] how likely two records have one size where one of them does not state it: as in the left one's kind."""
-    if sized.all():
-        return np.zeros(len(pair))
-    return np.where(kinds.kind[pair[:, 0]] >= 0, kinds.alike[kinds.kind[pair[:, 0]]], 0.0)

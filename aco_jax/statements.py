@@ -7,6 +7,7 @@ the tables say of kinds and sizes (`relations`), for pairs that were compared an
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,26 @@ def judge_several(dataset: Dataset, found: Judged, pairs: Pairs | None = None) -
     if sought.same:
         open_to[(place >= 0) & ~np.append(found.related, False)[place], sought.same] = 0
     return Several(pair, probability, open_to.argmax(axis=1))
+
+
+def limited(
+    dataset: Dataset, pair: np.ndarray, posterior: np.ndarray, related: np.ndarray, most: int | None
+) -> np.ndarray:
+    """[P] bool: of the `related` pairs [P, 2], the likeliest first, those whose records have at most `most` partners.
+
+    That is in each other table; where `most` is None all stay.
+    """
+    if most is None:
+        return related
+    kept, have = np.zeros(len(related), bool), Counter[tuple[int, int]]()
+    chosen = np.flatnonzero(related)
+    for i in chosen[np.argsort(-posterior[chosen], kind="stable")].tolist():
+        left, right = pair[i].tolist()
+        sides = (left, int(dataset.table_of[right])), (right, int(dataset.table_of[left]))
+        if max(have[side] for side in sides) < most:
+            have.update(sides)
+            kept[i] = True
+    return kept
 
 
 def estimate(

@@ -8,7 +8,9 @@ one round never enter the prior of the next.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import chex
@@ -130,6 +132,17 @@ def unchecked(kinds: int) -> Checked:
     return Checked(np.float32(1), np.full(kinds, np.nan, np.float32), np.full(kinds, np.nan, np.float32))
 
 
+def carry_checked(checked: Checked, before: Sequence[str], after: Sequence[str]) -> Checked:
+    """What is known of a judge that was checked between the tables `before`, by name, for the kinds of those `after`.
+
+    Of two tables that it was not checked between nothing is known, but for the temperature.
+    """
+    known = {pair: kind for kind, pair in enumerate(itertools.permutations(before, 2))}
+    place = np.array([known.get(pair, -1) for pair in itertools.permutations(after, 2)])
+    seen, hidden = (np.append(each, np.float32(np.nan))[place] for each in (checked.seen, checked.hidden))
+    return Checked(checked.temperature, seen, hidden)
+
+
 def check(problem: listing.Problem, state: State, proposed: Lessons, logits: np.ndarray) -> Checked:
     """What the judge's held-out logits [2 n, K] of what was proposed say of the judge itself."""
     candidates, belief, _ = proposed
@@ -167,11 +180,12 @@ def update(
             teach the next that there are no others.
         within: pairs of one table, where partners are many; see `competition.in_groups`.
     """
-    logits = np.where(problem.record >= 0, logits, EMPTY_LOGIT).astype(np.float32)
+    there = problem.record >= 0
+    logits = np.where(there, logits, EMPTY_LOGIT).astype(np.float32)
     prior, checked = estimate_prior(problem, logits, config), checked or state.checked
     few = (prior < config.start.few) & (not state.many)
     temperature = np.where(few, checked.temperature, 1)
-    logits = logits / temperature[problem.kind][:, None]
+    logits = np.where(there, logits / temperature[problem.kind][:, None], EMPTY_LOGIT)
     if few.all():
         prior = careful_prior(problem, logits, checked, prior, config)
     shift = np.log(prior / (1 - prior))
@@ -240,7 +254,8 @@ def company(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndar
 def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray:
     """Both directions of a believed pair share a fold: else one direction would tell the other's answer.
 
-    Lists [R] go with the record that has several partners, where there is one.
+    Lists [R] go with the record that has several partners, where there is one; where both records have several the two
+    directions may fall apart, for what hangs together would be most of the table.
     """
     rng = np.random.default_rng([int(state.seed), int(state.round)])
     fold = rng.integers(0, config.folds, problem.size)

@@ -46,6 +46,7 @@ from aco_jax.settings import TrainConfig, learner_config
 from aco_jax.types import Params
 
 Summary = dict[str, Any]
+STANDARD = "evidence.json"  # what the evidence of a workdir is standardised by
 EVERYBODY = -1  # the fold of a list that no member of the judge was trained with
 VISITED, USED = 200, 0.01  # states, and share of the decisions, below which a reader is told
 
@@ -136,13 +137,18 @@ def follow(
 
 
 def open_desk(config: TrainConfig, dataset: Dataset, workdir: Path) -> desks.Desk:
-    """The desk of a workdir: its tokenizer is trained once and kept."""
-    folder = workdir / "tokenizer"
-    kept = tokens.load(folder) if (folder / "layout.json").is_file() else None
+    """The desk of a workdir: its tokenizer and the standard of its evidence are made once, by its own tables, and kept.
+
+    Raises InputError where what is kept is not as this version keeps it.
+    """
+    folder, path = workdir / "tokenizer", workdir / STANDARD
+    is_kept = (folder / "layout.json").is_file()
+    kept = (tokens.load(folder), listing.read_standard(path)) if is_kept else (None, None)
     processes.meet("tokenizer")  # none is written before all have looked
-    desk = desks.open_desk(config, dataset, kept)
-    if kept is None and processes.is_first():
-        desk.tokenizer.save(folder)
+    desk = desks.open_desk(config, dataset, *kept)
+    if not is_kept and processes.is_first():
+        listing.keep_standard(path, desk.problem)
+        desk.tokenizer.save(folder)  # last: where it is, the standard is
     return desk
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from scipy import stats
 
-from aco_jax import answer, configuration, progress, settings, svg
+from aco_jax import answer, configuration, progress, settings, svg, train
 from aco_jax.data.records import Dataset, InputError
 from aco_jax.statements import Judged
 
@@ -219,7 +219,8 @@ def _take_start(start: Cell, workdir: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     for part in ("tokenizer", "checkpoints"):
         shutil.copytree(source / part, unfinished / part)
-    shutil.copy2(source / progress.FILE, unfinished / progress.FILE)
+    for file in (progress.FILE, train.STANDARD):
+        shutil.copy2(source / file, unfinished / file)
     unfinished.rename(workdir)
 
 

@@ -278,6 +278,7 @@ def test_a_later_delivery_is_learned_and_related(tmp_path: Path, monkeypatch: py
     # The judge is as it was, and with it what is known of it.
     assert np.isfinite(old.believed.checked.hidden).all()
     jax.tree.map(np.testing.assert_array_equal, new.believed.checked, old.believed.checked)
+    np.testing.assert_array_equal(desk.problem.mean, old_desk.problem.mean)  # and what it sees is by the same standard
     assert desk.dataset.fingerprint == summary["fingerprint"] != dataset.fingerprint
     assert int(new.state.merges[0]) == int(old.state.merges[0]) + 2
     assert int(new.state.step[0]) == int(old.state.step[0]) + 2 * config.train.merge_every
@@ -289,7 +290,7 @@ def test_a_later_delivery_is_learned_and_related(tmp_path: Path, monkeypatch: py
 
     # Never stopped, it would have come to the same.
     (tmp_path / "again").mkdir()
-    for name in ("config.json", "summary.json", "data", "tokenizer", "checkpoints"):
+    for name in ("config.json", "summary.json", "data", "tokenizer", train.STANDARD, "checkpoints"):
         (tmp_path / "again" / name).symlink_to(workdir / name)
     adapt.adapt(tmp_path / "again", data, rounds=2)
     whole = restored(tmp_path / "again" / "adapted")[2]

@@ -14,7 +14,7 @@ from aco_jax.data import records
 from aco_jax.data.records import Dataset, InputError, Pairs, Relation
 from aco_jax.settings import TrainConfig
 
-SPARE = Relation("spare", "One fits the other.", max_partners=None)
+SPARE = Relation("spare", "One fits the other.")
 
 
 @pytest.fixture

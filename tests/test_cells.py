@@ -87,18 +87,15 @@ def test_a_run_that_fails_is_named_and_leaves_no_file(tmp_path: Path, monkeypatc
 def test_a_cell_goes_on_from_the_supervised_stages_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(cells.HERE.parent))
     start = tmp_path / "nowhere-start-0"
-    for name in ("tokenizer/layout.json", "checkpoints/8/state", "metrics.jsonl", "summary.json", "relations.csv"):
+    taken_over = ["checkpoints/8/state", "evidence.json", "metrics.jsonl", "tokenizer/layout.json"]
+    for name in (*taken_over, "summary.json", "relations.csv"):
         (start / name).parent.mkdir(parents=True, exist_ok=True)
         (start / name).write_text(name)
     cell = cells.Cell(tmp_path / "nowhere", 0, "no sharing", {}, start={})
     with pytest.raises(InputError, match="nowhere"):
         cells.run([cell], tmp_path, "valid")
     taken = tmp_path / cell.name
-    assert sorted(str(path.relative_to(taken)) for path in taken.rglob("*") if path.is_file()) == [
-        "checkpoints/8/state",
-        "metrics.jsonl",
-        "tokenizer/layout.json",
-    ]
+    assert sorted(str(path.relative_to(taken)) for path in taken.rglob("*") if path.is_file()) == taken_over
     (taken / "metrics.jsonl").write_text("more")
     with pytest.raises(InputError, match="nowhere"):
         cells.run([cell], tmp_path, "valid")

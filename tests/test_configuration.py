@@ -60,7 +60,7 @@ def test_the_members_of_the_reward_are_combined_in_known_ways_only():
 
 def test_every_field_is_read():
     model = Model(width=6, heads=3, rate=1.0, copy=False, sizes=(4,), span=(1.0, 2.5))
-    relations = (Relation("spare", "A part.", symmetric=False, max_partners=None),)
+    relations = (Relation("spare", "A part.", symmetric=False),)
     data = DataConfig("p", ("a", "b"), relations, GeneratorConfig(2, 10, 0.0))
     whole = configuration.from_dict(Whole, FULL)
     assert whole == Whole(3, "x", 4, model, data)

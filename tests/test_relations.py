@@ -18,7 +18,11 @@ def made(kind, level, fits=()):
         table[a, b] = table[b, a] = True
     size = np.where(np.array(level) >= 0, np.array(level, float), np.nan)
     share = np.bincount(np.array(kind), minlength=count) / len(kind)
-    return kinds.Kinds(np.array(kind), size, np.array(level), share, np.full(count, 0.25), table)
+    sizes = np.zeros((count, max(*level, 0) + 1))
+    for one, number in zip(kind, level, strict=True):
+        sizes[one, number] += number >= 0
+    sizes /= np.maximum(sizes.sum(axis=1, keepdims=True), 1)
+    return kinds.Kinds(np.array(kind), size, np.array(level), share, sizes, table)
 
 
 def test_what_relations_ask_for_is_read_from_their_words():
@@ -70,10 +74,28 @@ def test_probabilities_by_hand_and_they_sum_to_one():
     found = relations.probabilities(known, relations.Errors(kind=0.1, size=0.02), sought, pair, same)
     expected = np.zeros((5, 4))
     expected[:, 2] = same
-    expected[:3, 3] = [0.6 * 0.9 * 0.98, 0.9 * 0.02, 0.9 * 0.25]
+    expected[:3, 3] = [0.6 * 0.9 * 0.98, 0.9 * 0.02, 0.9 * 2 / 3]  # of the pans that say it two of three have 0
     expected[3, 1] = 0.9 * 0.9 * 0.98
     expected[:, 0] = 1 - expected.sum(axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_relation_does_not_depend_on_which_record_stands_left():
+    """A lid and pans without a size: what the other states counts by the sizes of the kind that does not state one."""
+    known = made([0, 0, 0, 0, 1, 1, 1], [0, 0, 1, -1, 0, -1, 2], fits=[(0, 1)])
+    pair = np.array([[3, 5], [0, 5], [2, 5], [3, 4], [3, 6]])
+    chance = kinds.one_size(known, *pair.T)
+    np.testing.assert_allclose(chance, [2 / 3 * 1 / 2, 1 / 2, 0, 2 / 3, 0])
+    sought = relations.Roles(same=0, substitute=0, complement=1)
+    given = (known, relations.Errors(0.1, 0.1), sought)
+    ours, theirs = (relations.probabilities(*given, each, np.zeros(5)) for each in (pair, pair[:, ::-1]))
+    np.testing.assert_allclose(ours, theirs)
+    np.testing.assert_allclose(ours[:, 1], 0.9 * chance)
+
+
+def test_where_no_size_varies_what_a_thing_is_tells_alone():
+    known = made([0, 0, 1, 1], [-1, -1, 0, -1])
+    np.testing.assert_allclose(kinds.one_size(known, np.array([0, 0, 2]), np.array([1, 2, 3])), [1, 0, 1])
 
 
 def test_many_partners_are_right_at_once():
@@ -91,3 +113,10 @@ def test_only_what_is_sought_is_stated():
     sought = relations.Roles(same=0, substitute=0, complement=1)
     found = relations.probabilities(known, relations.Errors(0.1, 0.1), sought, pair, np.zeros(2))
     np.testing.assert_allclose(found, [[1, 0], [1 - 0.81, 0.81]])
+
+
+def test_partners_are_limited_of_identity_alone():
+    same = Relation("same", "One and the same thing.", max_partners=1)
+    assert relations.roles((same,)).same == 1
+    with pytest.raises(InputError, match=r"relations\.spare\.max_partners: 2, expected None"):
+        relations.roles((same, Relation("spare", "It fits the other.", max_partners=2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from aco_jax import statements
@@ -10,9 +11,9 @@ from aco_jax.data import kinds, records
 from aco_jax.data.records import Pairs, Relation
 
 RELATIONS = (  # in the order of the alphabet, as a config file gives them
-    Relation("complement", "One is made to be used with the other.", max_partners=None),
-    Relation("same", "One and the same thing.", max_partners=None),
-    Relation("substitute", "One can stand in for the other.", max_partners=None),
+    Relation("complement", "One is made to be used with the other."),
+    Relation("same", "One and the same thing."),
+    Relation("substitute", "One can stand in for the other."),
 )
 
 
@@ -94,7 +95,7 @@ def test_kinds_are_fitted_once(dataset, monkeypatch):
 
 
 def test_where_the_same_is_not_sought_nothing_is_stated_to_be_it(dataset):
-    fits = records.Dataset(dataset.tables, (Relation("compatible", "One fits the other.", max_partners=None),))
+    fits = records.Dataset(dataset.tables, (Relation("compatible", "One fits the other."),))
     pairs = Pairs(np.array([0, 0, 0]), np.array([12, 14, 15]), None)
     rows = statements.rows_of(fits, judged(fits, {(0, 12): 0.99}), pairs)
     assert [row[4] for row in rows] == ["unrelated", "compatible", "unrelated"]
@@ -124,3 +125,19 @@ def test_clusters_join_what_is_stated_to_be_the_same(tmp_path):
     assert len(lines) == 10
     assert statements.clusters(dataset, []) == []
     assert statements.count_clusters(dataset, [], [])["clusters"] == 0
+
+
+def test_of_related_pairs_the_likeliest_stay_within_the_limit_of_each_other_table():
+    """Records 0 and 1 of the first table, 2 to 4 of the second, 5 of a third."""
+    names = {"a": "01", "b": "234", "c": "5"}
+    frames = {name: pd.DataFrame({"id": list(ids), "t": ["x"] * len(ids)}) for name, ids in names.items()}
+    dataset = records.from_frames(frames)
+    pair = np.array([[0, 2], [0, 3], [1, 3], [0, 5], [1, 2], [1, 4]])
+    p, related = np.array([0.9, 0.8, 0.7, 0.6, 0.99, 0.4]), np.array([True] * 5 + [False])
+
+    def kept(most):
+        found = statements.limited(dataset, pair, p, related, most)
+        return {tuple(each) for each in pair[found].tolist()}
+
+    assert kept(1) == {(1, 2), (0, 3), (0, 5)}  # 2 is taken by 1, and 3 by 0; another table has its own limit
+    assert kept(2) == kept(None) == {(0, 2), (0, 3), (1, 3), (0, 5), (1, 2)}

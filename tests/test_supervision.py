@@ -255,3 +255,38 @@ def test_company_is_the_surest_partner_in_a_table_not_searched():
         assert found[r] in (others - {-1} or {-1})
     assert (found >= 0).any()
     assert (found < 0).any()
+
+
+def test_an_empty_slot_stays_empty_at_any_temperature(parts):
+    """A list of one candidate and ten empty slots has the odds of that candidate."""
+    problem = parts[2]
+    wide = np.full((len(problem.anchor), 10), -1, np.int32)
+    padded = dataclasses.replace(
+        problem,
+        **{name: np.concatenate([getattr(problem, name), wide], axis=1) for name in ("record", "place", "reverse")},
+        score=np.concatenate([problem.score, wide.astype(np.float32)], axis=1),
+    )
+    checked = supervision.Checked(8.0, np.full(2, 0.9), np.full(2, 0.1))
+    found = [
+        supervision.update(each, supervision.init(each, 0), np.where(each.record >= 0, -4.0, 0.0), checked=checked)
+        for each in (problem, padded)
+    ]
+    assert found[0].temperature == 8
+    np.testing.assert_allclose(found[1].prior, found[0].prior, rtol=1e-5)
+    np.testing.assert_allclose(found[1].posterior, found[0].posterior, rtol=1e-4)
+
+
+def test_what_is_known_of_a_judge_goes_with_the_names_of_the_tables():
+    kinds = {
+        pair: n / 10 for n, pair in enumerate([("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b")])
+    }
+    checked = supervision.Checked(
+        np.float32(2), *(np.array(list(kinds.values()), np.float32) + each for each in (0, 1))
+    )
+    fewer = supervision.carry_checked(checked, "abc", "ca")
+    np.testing.assert_allclose(fewer.seen, [kinds["c", "a"], kinds["a", "c"]])
+    np.testing.assert_allclose(fewer.hidden, [1 + kinds["c", "a"], 1 + kinds["a", "c"]])
+    other = supervision.carry_checked(checked, "abc", "bad")
+    np.testing.assert_allclose(other.seen[[0, 2]], [kinds["b", "a"], kinds["a", "b"]])
+    assert np.isnan(other.seen[[1, 3, 4, 5]]).all()
+    assert fewer.temperature == other.temperature == 2

@@ -29,7 +29,7 @@ from aco_jax import (
 )
 from aco_jax import desk as desks
 from aco_jax.agents import actor, null_shift
-from aco_jax.data import catalogue, records
+from aco_jax.data import catalogue, listing, records
 from aco_jax.ops import states
 from aco_jax.settings import TrainConfig
 
@@ -398,3 +398,23 @@ def test_other_tables_are_related_with_what_was_learned(finished: Path, tmp_path
     rows = answer.relate(finished, other)
     assert rows
     assert all((row[0], row[1]) in other.index and (row[2], row[3]) in other.index for row in rows)
+
+
+def test_other_tables_are_seen_by_the_standard_of_the_runs_own(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
+    """One record a table is its own mean: by that its evidence would say nothing."""
+    whole = records.read_folder(shops, relations=records.SAME)
+    own = train.open_desk(tiny, whole, tmp_path)
+    assert train.open_desk(tiny, whole, tmp_path).problem.mean.tolist() == own.problem.mean.tolist()
+    left, right = (int(record) for record in own.problem.pair[own.problem.facts[:, 0].argmax()])
+    one = [
+        dataclasses.replace(table, ids=table.ids[at : at + 1], cells=table.cells[at : at + 1])
+        for table, at in zip(whole.tables, (left, right - int(whole.offsets[1])), strict=True)
+    ]
+    other = train.open_desk(tiny, dataclasses.replace(whole, tables=tuple(one)), tmp_path)
+    np.testing.assert_array_equal(other.problem.mean, own.problem.mean)
+    np.testing.assert_array_equal(other.problem.std, own.problem.std)
+    seen = listing.everything(other.problem).evidence[:, 0, 0]
+    assert np.abs(seen).max() > 0.5
+    (tmp_path / train.STANDARD).write_text("{}")
+    with pytest.raises(records.InputError, match=r"evidence\.json: .*expected mean and deviation of each item"):
+        train.open_desk(tiny, whole, tmp_path)

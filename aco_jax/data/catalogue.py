@@ -23,13 +23,12 @@ from aco_jax.data.wares import COLOURS, ENDS, KINDS, LINKS, ONSETS, PACKS, SUFFI
 
 SHOPS = ("alder", "birch", "cedar", "dogwood", "elm", "fir", "hazel", "juniper")
 RELATIONS = (
-    Relation("same", "Both records describe one and the same product.", max_partners=None),
+    Relation("same", "Both records describe one and the same product."),
     Relation(
         "substitute",
         "Two different products of one kind and one main measure: one can stand in for the other.",
-        max_partners=None,
     ),
-    Relation("complement", "One product is made to be used with the other and fits it.", max_partners=None),
+    Relation("complement", "One product is made to be used with the other and fits it."),
 )
 Match = tuple[int, int, str]  # record of the earlier table, record of the later table, relation's name
 

@@ -90,7 +90,10 @@ def fit(dataset: Dataset) -> Index:
 
 
 def nearest_own(records: Description, offsets: np.ndarray) -> np.ndarray:
-    """The score of each record's [N] nearest neighbour in its own table; table t begins at offsets[t]."""
+    """How like each record [N] its nearest neighbour in its own table is; table t begins at offsets[t].
+
+    That is the mean cosine of its title with the other's title and text.
+    """
     found = np.zeros(len(records), np.float32)
     both = sp.csr_matrix((records.text + records.title) / 2)
     for first, end in pairwise(offsets.tolist()):
@@ -148,8 +151,12 @@ def grams_of(text: str) -> frozenset[str]:
 
 
 def _text(fields: columns_of.Fields, table: int, row: Mapping[str, str]) -> str:
-    """All the row says but amounts and links, lower case; columns that no table had are kept."""
+    """All the row says but amounts and links, lower case; columns that no table had are kept.
+
+    Where the tables have nothing else, they are what there is to say.
+    """
     left_out = {f.names[table] for f in fields.fields if f.kind != "text" and table < len(f.names)}
+    left_out = left_out if fields.worded else set()
     return " ".join(plain(" ".join(cell for name, cell in row.items() if name not in left_out)[:LONGEST]).split())
 
 

@@ -270,7 +270,7 @@ def _amounts(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """[P, fields] amounts -> [P, 3]: abs log ratio (at most 3), equality, missing; means over the fields."""
     if left.shape[1] == 0:
         return np.tile(np.array([0, 0, 1], np.float32), (len(left), 1))
-    known = (left > 0) & (right > 0)
+    known = (left > 0) & (right > 0) & np.isfinite(left) & np.isfinite(right)  # one may be beyond float32
     ratio = np.abs(np.log(np.where(known, left, 1)) - np.log(np.where(known, right, 1)))
     count = np.maximum(known.sum(1), 1)
     equal = (known & (ratio < 1e-4)).sum(1) / count

@@ -63,6 +63,11 @@ class Fields:
         return tuple(field for field in self.fields if field.kind not in ("amount", "link") and field not in parts)
 
     @property
+    def worded(self) -> bool:
+        """Whether a column has words."""
+        return any(field.kind == "text" for field in self.fields)
+
+    @property
     def amounts(self) -> tuple[Field, ...]:
         return tuple(field for field in self.fields if field.kind == "amount")
 

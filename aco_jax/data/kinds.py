@@ -35,15 +35,15 @@ class Kinds:
 
     kind [N] int32, NOBODY where nothing is known; size [N] float64, the logarithm of the main quantity in base units,
     NaN where it is not stated; level [N] int32, number of the size among those equal up to rounding, NOBODY;
-    share [G] float64, of the records; alike [G] float64, how likely two records of the kind have one size;
-    fits [G, G] bool, symmetric, of kinds that go together.
+    share [G] float64, of the records; sizes [G, levels] float64, how the sizes of each kind are distributed, zero for a
+    kind that states none that varies; fits [G, G] bool, symmetric, of kinds that go together.
     """
 
     kind: np.ndarray
     size: np.ndarray
     level: np.ndarray
     share: np.ndarray
-    alike: np.ndarray
+    sizes: np.ndarray
     fits: np.ndarray
 
 
@@ -67,7 +67,7 @@ def fit(dataset: Dataset, same: np.ndarray) -> Kinds:
         size=size,
         level=level,
         share=np.bincount(kind[kind >= 0], minlength=count) / max(1, len(kind)),
-        alike=(histogram**2).sum(axis=1),
+        sizes=histogram,
         fits=_fitting(histogram, _prices(dataset, kind, count)),
     )
 
@@ -83,6 +83,20 @@ def agreement(kinds: Kinds, left: np.ndarray, right: np.ndarray) -> tuple[np.nda
         sized,
         sized & (kinds.level[left] == kinds.level[right]),
     )
+
+
+def one_size(kinds: Kinds, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """[P] float64: how likely two records have one size where one of them does not state it, or neither does.
+
+    It is the chance that a record of that kind has the size that the other states. In a kind without sizes that vary
+    nothing tells two things apart but what they are.
+    """
+    ours, theirs = kinds.kind[left], kinds.kind[right]
+    unsized = (ours == theirs) & (kinds.sizes.sum(axis=1) == 0)[ours]
+    found = (kinds.sizes @ kinds.sizes.T)[ours, theirs]
+    for level, other in ((kinds.level[left], theirs), (kinds.level[right], ours)):
+        found = np.where(level >= 0, kinds.sizes[other, level], found)
+    return np.where((ours >= 0) & (theirs >= 0), np.where(unsized, 1.0, found), 0.0)
 
 
 def partners(dataset: Dataset, kinds: Kinds, most: int) -> np.ndarray:
@@ -178,10 +192,14 @@ def _varied(values: list[float]) -> int:
 
 
 def _steps(values: np.ndarray) -> np.ndarray:
-    """[n] -> [n] int32: numbers of the values in their order; those of a row of near ones are one."""
+    """[n] -> [n] int32: numbers of the values in their order; those within TOLERANCE of the least of them are one."""
     order = np.argsort(values, kind="stable")
-    number = np.empty(len(values), np.int32)
-    number[order] = np.cumsum(np.diff(values[order], prepend=values[order][:1]) > measures.TOLERANCE)
+    ascending, number = values[order], np.empty(len(values), np.int32)
+    start = step = 0
+    while start < len(values):
+        end = int(np.searchsorted(ascending, ascending[start] + measures.TOLERANCE, side="right"))
+        number[order[start:end]] = step
+        start, step = end, step + 1
     return number
 
 

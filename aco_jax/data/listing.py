@@ -6,9 +6,12 @@ A list is about an anchor and a table that is searched. Nothing here is believed
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,6 +24,13 @@ from aco_jax.types import Candidates
 
 CLIP = 6.0  # standardised evidence beyond is as good as this
 SAMPLE = 8192  # records of a table that are compared with one another
+
+
+class Standard(NamedTuple):
+    """What evidence is standardised by, [F + view] float32 each."""
+
+    mean: np.ndarray
+    std: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,30 @@ def prepare(dataset: Dataset, index: descriptions.Index, lists: Lists) -> Proble
     seen = observe(blank, np.arange(len(lists.anchor)), raw=True)[lists.record >= 0]
     mean, std = seen.mean(axis=0), seen.std(axis=0) + 1e-3
     return Problem(**{**blank.__dict__, "mean": mean.astype(np.float32), "std": std.astype(np.float32)})
+
+
+def keep_standard(path: Path, problem: Problem) -> None:
+    """Writes what evidence is standardised by: of each item its mean and deviation, as JSON."""
+    both = np.stack([problem.mean, problem.std], axis=1).tolist()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(zip(evidence.NAMES, both, strict=True)), indent=1) + "\n", encoding="utf-8")
+
+
+def read_standard(path: Path) -> Standard:
+    """What `keep_standard` wrote. Raises InputError."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, expected what the run's evidence was standardised by")
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        mean, std = np.array([kept[name] for name in evidence.NAMES], np.float32).T
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: {error}, expected mean and deviation of each item of evidence") from error
+    return Standard(mean, std)
+
+
+def standardised(problem: Problem, by: Standard) -> Problem:
+    """The problem with its evidence standardised as that of the tables that a judge was taught on."""
+    return dataclasses.replace(problem, mean=by.mean, std=by.std)
 
 
 def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: int) -> list[Problem]:

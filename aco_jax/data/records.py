@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -57,15 +57,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation to find: `definition` is one sentence; `max_partners` None is "not known"."""
+    """A relation to find: `definition` is one sentence.
+
+    `symmetric` is what is meant by it: pairs are stated without a direction either way. A record has at most
+    `max_partners` in another table; None is "not known".
+    """
 
     name: str
     definition: str
     symmetric: bool = True
-    max_partners: int | None = 1
+    max_partners: int | None = field(default=None, metadata={"least": 1})
 
 
-SAME = (Relation("same", "Both records describe one and the same thing.", max_partners=None),)
+SAME = (Relation("same", "Both records describe one and the same thing."),)
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,7 +182,8 @@ def nearest(
 
     same=True leaves out row q for query q (a table against itself). Of a table of more than EXACT rows, terms that more
     than `common` rows have do not bring a row onto the shortlist, of which the whole scores then choose, unless a query
-    has no other: so the work grows as the table, not as its square. Of smaller tables the answer is exact.
+    has no other: so the work grows as the table, not as its square, but for queries of such terms alone. Of smaller
+    tables the answer is exact.
     """
     inverted, finding, wanted = sp.csr_matrix(rows.T, dtype=queries.dtype), queries, k + same
     if rows.shape[0] > EXACT:

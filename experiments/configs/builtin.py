@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     same = data.relations.same = ConfigDict()
     same.definition = "Both records describe one and the same thing."
     same.symmetric = True
-    same.max_partners = config_dict.placeholder(int)  # 1, 2, ...; None: to be found out
+    same.max_partners = config_dict.placeholder(int)  # in each other table: 1, 2, ...; None: to be found out
     data.generator = generator = ConfigDict()
     generator.shops = 3  # tables
     generator.size = 300  # records a shop

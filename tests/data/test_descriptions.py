@@ -54,3 +54,19 @@ def test_of_a_long_text_the_beginning_is_compared(index: descriptions.Index) -> 
     assert len(long.joined[0]) <= 2000
     assert "w100" in long.tokens[0]
     assert "w2999" not in long.tokens[0]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"lat": ["52.5200", "48.1371", "50.9375"], "lon": ["13.4050", "11.5754", "6.9603"]},
+        {"day": ["2019-03-01", "2020-11-15", "2021-07-30"], "price": ["1.99", "20.50", "300.00"]},
+        {"link": ["https://one.example/a", "https://two.example/b", "https://six.example/c"]},
+    ],
+)
+def test_where_no_column_has_words_the_others_are_what_there_is_to_say(cells: dict[str, list[str]]) -> None:
+    frame = pd.DataFrame({"id": ["1", "2", "3"], **cells})
+    found = descriptions.fit(records.from_frames({"a": frame, "b": frame})).records
+    alike = (found.text[:3] @ found.text[3:].T).toarray()
+    np.testing.assert_allclose(np.diag(alike), 1, rtol=1e-5)
+    assert (alike.argmax(axis=1) == np.arange(3)).all()

@@ -119,3 +119,8 @@ def test_view_by_hand_and_hidden_candidates_are_as_if_not_there():
     hidden = evidence.view(np.array([[-1, 6, -1]]), score, back, back_score, np.zeros_like(back_score), *others)
     assert hidden[0, 1, evidence.VIEW.index("rank")] == 1
     assert (hidden[0, 0] == 0).all()
+
+
+def test_an_amount_beyond_all_numbers_is_not_known():
+    left, right = (np.array([[each]], np.float32) for each in (np.inf, np.inf))
+    np.testing.assert_array_equal(evidence._amounts(left, right), [[0, 0, 1]])

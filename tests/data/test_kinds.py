@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aco_jax.data import catalogue, kinds, records
+from aco_jax.data import catalogue, kinds, measures, records
 
 WORDS = {
     "pan": ("frying pan with riveted handle", 40),
@@ -50,7 +50,9 @@ def test_kinds_sizes_and_what_goes_together(shop):
         ("lid", "pan"),
     }
     np.testing.assert_allclose(found.share, 1 / 3)
-    np.testing.assert_allclose([found.alike[number[name]] for name in ("pan", "tent")], [1 / 3, 1 / 2])
+    for name, count in (("pan", 3), ("lid", 3), ("tent", 2)):
+        np.testing.assert_allclose(np.sort(found.sizes[number[name]])[-count:], 1 / count)
+        assert np.count_nonzero(found.sizes[number[name]]) == count
     np.testing.assert_allclose(np.exp(found.size[:2]), [0.20, 0.24], rtol=1e-6)
 
 
@@ -78,6 +80,17 @@ def test_without_words_or_sizes_nothing_is_known():
     assert (found.kind == kinds.NOBODY).all()
     assert len(kinds.partners(dataset, found, 4)) == 0
     assert not np.array(kinds.agreement(found, np.array([0]), np.array([3]))).any()
+
+
+def test_near_sizes_do_not_make_a_row_of_sizes_one():
+    """Weights a hundredth apart, from 1 to 7 kg: what is called one size differs by no more than rounding does."""
+    weight = np.exp(np.linspace(0, 2, 200))
+    frame = pd.DataFrame({"t": [f"iron dumbbell {kilo:.3f} kg" for kilo in weight] + ["wool blanket"] * 200})
+    frame.insert(0, "id", [str(n) for n in range(400)])
+    found = fitted(records.from_frames({"a": frame[::2], "b": frame[1::2]}))
+    for level in range(found.level.max() + 1):
+        assert np.ptp(found.size[found.level == level]) <= measures.TOLERANCE
+    assert found.level.max() + 1 == pytest.approx(2 / measures.TOLERANCE, rel=0.2)
 
 
 def test_same_records_bring_the_words_of_two_tables_together():
