@@ -117,6 +117,20 @@ def probabilities(kinds: sorts.Kinds, wrong: Errors, sought: Roles, pair: np.nda
     return found
 
 
+def missed(kinds: sorts.Kinds, wrong: Errors, sought: Roles, pair: np.ndarray, table_of: np.ndarray) -> np.ndarray:
+    """[Y + 1]: pairs of each relation beyond identity that are expected beside the pairs [P, 2] looked at, each once.
+
+    They are those of equal sizes that are none of the P, of which each is as likely as one that is. table_of: [N].
+    """
+    one, together, _, equal = sorts.agreement(kinds, pair[:, 0], pair[:, 1])
+    found = np.zeros(1 + max(sought.same, sought.substitute, sought.complement))
+    every = sorts.count_partners(kinds, table_of)
+    for number, kin, count in zip((sought.substitute, sought.complement), (one, together), every, strict=True):
+        if number:
+            found[number] = (count - np.sum(kin & equal)) * (1 - wrong.kind) * (1 - wrong.size)
+    return found
+
+
 def _role(relation: Relation) -> str | None:
     """The first role that the name names, or else the definition."""
     for text in (relation.name, relation.definition):

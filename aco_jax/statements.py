@@ -47,6 +47,7 @@ class Several:
     pair: np.ndarray  # [P, 2] int32 records
     probability: np.ndarray  # [P, Y + 1] float64, "unrelated" first; rows sum to 1
     relation: np.ndarray  # [P] int, the one stated, UNRELATED where none is
+    missed: np.ndarray  # [Y + 1] float64, pairs of each relation that are expected beside these P
 
 
 def conclude(dataset: Dataset, found: Judged) -> tuple[list[Row], dict[str, dict[str, float]]]:
@@ -59,7 +60,12 @@ def conclude(dataset: Dataset, found: Judged) -> tuple[list[Row], dict[str, dict
         return rows_of(dataset, found, None), {"catalogue": only, dataset.relations[0].name: only}
     several = judge_several(dataset, found)
     each = {
-        relation.name: estimate(several.probability[:, number], several.relation == number, several.pair[:, 0])
+        relation.name: estimate(
+            several.probability[:, number],
+            several.relation == number,
+            several.pair[:, 0],
+            missed=float(several.missed[number]),
+        )
         for number, relation in enumerate(dataset.relations, start=1)
     }
     expected = {"catalogue": each[relations.identity(dataset.relations).name]} | each
@@ -105,7 +111,8 @@ def judge_several(dataset: Dataset, found: Judged, pairs: Pairs | None = None) -
     open_to = probability.copy()
     if sought.same:
         open_to[(place >= 0) & ~np.append(found.related, False)[place], sought.same] = 0
-    return Several(pair, probability, open_to.argmax(axis=1))
+    missed = relations.missed(kinds, wrong, sought, pair, dataset.table_of) * (1 - unseen)
+    return Several(pair, probability, open_to.argmax(axis=1), missed)
 
 
 def limited(
@@ -129,16 +136,21 @@ def limited(
 
 
 def estimate(
-    posterior: np.ndarray, related: np.ndarray, record: np.ndarray, committee: np.ndarray | None = None
+    posterior: np.ndarray,
+    related: np.ndarray,
+    record: np.ndarray,
+    committee: np.ndarray | None = None,
+    missed: float = 0.0,
 ) -> dict[str, float]:
     """Precision, recall and F1 that the posteriors [P] expect of the related pairs: for people, never a reward.
 
     `f1_low` and `f1_high` are the ends of a 90% interval (`ops.bootstrap`) over records [P] and the committee [C, P].
+    `missed` related pairs are expected beside those P.
     """
-    sure, all_ = float(posterior[related].sum()), float(posterior.sum())
+    sure, all_ = float(posterior[related].sum()), float(posterior.sum()) + missed
     count, judges = int(related.sum()), posterior[None]
     low, high = bootstrap.f1_interval(
-        judges if committee is None else np.concatenate([judges, committee]), related, record
+        judges if committee is None else np.concatenate([judges, committee]), related, record, missed=missed
     )
     expected = 2 * sure / (count + all_) if count + all_ else 0.0
     return {

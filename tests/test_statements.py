@@ -141,3 +141,20 @@ def test_of_related_pairs_the_likeliest_stay_within_the_limit_of_each_other_tabl
 
     assert kept(1) == {(1, 2), (0, 3), (0, 5)}  # 2 is taken by 1, and 3 by 0; another table has its own limit
     assert kept(2) == kept(None) == {(0, 2), (0, 3), (1, 3), (0, 5), (1, 2)}
+
+
+def test_what_was_not_looked_at_is_missed(dataset, monkeypatch):
+    """With one partner of each kind and table a record, fewer pairs are stated, and no more are expected in all."""
+    found = judged(dataset, {(n, 12 + n): 0.95 for n in range(12)})
+    whole = statements.conclude(dataset, found)[1]
+    assert whole["substitute"]["recall"] > 0.95
+    monkeypatch.setattr(statements, "PARTNERS", 1)
+    rows, part = statements.conclude(dataset, found)
+    several = statements.judge_several(dataset, found)
+    for number, name in ((1, "complement"), (3, "substitute")):
+        stated = sum(row[4] == name for row in rows)
+        assert several.missed[number] > 0
+        expected = several.probability[:, number].sum() + several.missed[number]
+        assert part[name]["recall"] == pytest.approx(stated * part[name]["precision"] / expected, rel=1e-6)
+        assert part[name]["recall"] < 0.8
+        assert part[name]["f1_high"] < whole[name]["f1_low"]

@@ -116,6 +116,19 @@ def partners(dataset: Dataset, kinds: Kinds, most: int) -> np.ndarray:
     return np.array(sorted(found), np.int32).reshape(-1, 2)
 
 
+def count_partners(kinds: Kinds, table_of: np.ndarray) -> tuple[int, int]:
+    """How many pairs of different tables have equal sizes: of one kind, and of two kinds that go together.
+
+    table_of: [N] the table of each record.
+    """
+    known = np.flatnonzero((kinds.kind >= 0) & (kinds.level >= 0))
+    cells = np.zeros((*kinds.sizes.shape, int(table_of.max(initial=0)) + 1))
+    np.add.at(cells, (kinds.kind[known], kinds.level[known], table_of[known]), 1)
+    every, tables = cells.sum(axis=2), cells.reshape(len(cells), -1)
+    across = every @ every.T - tables @ tables.T  # [G, G] ordered pairs of records
+    return int(np.trace(across)) // 2, int((across * kinds.fits).sum()) // 2
+
+
 def cluster(vectors: np.ndarray) -> np.ndarray:
     """[N, D] unit vectors (or zero: nothing is known) -> [N] the number of each one's group, NOBODY for zero ones.
 

@@ -9,7 +9,9 @@ DRAWS = 400
 POSSIBLE = 1e-3  # of less likely pairs only is drawn how many are true (Poisson)
 
 
-def f1_interval(p: np.ndarray, said: np.ndarray, record: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def f1_interval(
+    p: np.ndarray, said: np.ndarray, record: np.ndarray, seed: int = 0, missed: float = 0.0
+) -> tuple[float, float]:
     """The interval of F1 over what may be true, which records there might have been, and whom one asks.
 
     Every draw asks one of C judges in turn, draws each pair's truth by its probability, and each record as often as
@@ -21,6 +23,7 @@ def f1_interval(p: np.ndarray, said: np.ndarray, record: np.ndarray, seed: int =
       said: [P] bool, the pairs that are stated.
       record: [P] int, the record that brings the pair: pairs of one record come and go together.
       seed: of the draws.
+      missed: true pairs that are expected beside these P.
 
     Returns:
       The lower and the upper end; 0 and 0 where nothing is stated and nothing possible.
@@ -34,7 +37,7 @@ def f1_interval(p: np.ndarray, said: np.ndarray, record: np.ndarray, seed: int =
         judge = draw % len(p)
         weight = rng.poisson(1.0, len(names))[record].astype(np.float64)
         true = rng.random(len(said)) < p[judge]
-        total = float(weight @ said + weight @ true) + rng.poisson(rest[judge])
+        total = float(weight @ said + weight @ true) + rng.poisson(rest[judge] + missed)
         if total:  # a draw may hold no record at all
             found[draw] = 2 * float(weight @ (true & said)) / total
     if np.isnan(found).all():

@@ -112,3 +112,17 @@ def test_made_up_shops_are_parted_by_kind():
     left, right = np.array([match[:2] for match in related]).T
     one, _, sized, equal = kinds.agreement(found, left, right)
     assert (one & sized & equal).mean() > 0.9
+
+
+def test_partners_are_counted_without_being_looked_for(shop):
+    """As many as there are pairs, of pans, lids and tents, and of pans with lids."""
+    dataset, names = shop
+    found = fitted(dataset)
+    pairs = kinds.partners(dataset, found, 100)
+    same = sum(names[a] == names[b] for a, b in pairs.tolist())
+    assert kinds.count_partners(found, dataset.table_of) == (same, len(pairs) - same)
+    thirds = np.arange(36) % 3  # tables are another matter than kinds
+    apart = [(a, b) for a, b in product(range(36), repeat=2) if a < b and thirds[a] != thirds[b]]
+    left, right = np.array(apart).T
+    one, together, _, equal = kinds.agreement(found, left, right)
+    assert kinds.count_partners(found, thirds) == ((one & equal).sum(), (together & equal).sum())
