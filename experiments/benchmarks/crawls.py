@@ -15,6 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -35,6 +36,7 @@ SAID, MOST, ANOTHER = 0.63, 12, 0.6  # share of the records that are said; times
 STRENGTH = (0.2, 0.6)  # of the rewording
 LONGEST = 16  # words of a stranger's title
 THERE = 0.65  # chance that a stranger has a value
+TRIES = 1000  # walks until one is no real title: such a record would be no stranger
 END = ""  # no word
 
 
@@ -79,7 +81,10 @@ def main() -> None:
 
 
 def made(table: pd.DataFrame, setting: Setting, seed: int) -> robustness.Folder:
-    """The table and a crawl of it, with the gold. Raises InputError where the crawl is too small for what is said."""
+    """The table and a crawl of it, with the gold.
+
+    Raises InputError where the crawl is too small for what is said, and where no stranger can be made.
+    """
     rng = np.random.default_rng([seed, setting.records])
     title, *others = [str(name) for name in table.columns.drop("id")]
     records = table.to_dict("records")
@@ -90,11 +95,14 @@ def made(table: pd.DataFrame, setting: Setting, seed: int) -> robustness.Folder:
     said = [records[i] for i in np.repeat(chosen, times)]
     rows = [noise.corrupt(rng, {name: row[name] for name in (title, *others)}, rng.uniform(*STRENGTH)) for row in said]
     titles = [row[title].split() for row in records]
-    short, long = _followers(titles, 1), _followers(titles, 2)
+    real, short, long = {tuple(words) for words in titles}, _followers(titles, 1), _followers(titles, 2)
     while len(rows) < setting.records:
-        words = _walk(rng, *((long, 2) if rng.random() < setting.pieces else (short, 1)))
+        walk = partial(_walk, rng, *((long, 2) if rng.random() < setting.pieces else (short, 1)))
+        stranger = next((words for words in (walk() for _ in range(TRIES)) if words not in real), None)
+        if stranger is None:
+            raise InputError(f"{title}: {TRIES} times a title that there is, expected titles that share more words")
         values = {name: records[rng.integers(len(records))][name] if rng.random() < THERE else "" for name in others}
-        rows.append({title: " ".join(words), **values})
+        rows.append({title: " ".join(stranger), **values})
     order = rng.permutation(len(rows))
     ids = np.array([f"c{place}" for place in np.argsort(order)])
     crawl = pd.DataFrame([rows[i] for i in order], columns=[title, *others])
@@ -113,7 +121,7 @@ def _followers(titles: Sequence[Sequence[str]], order: int) -> dict[tuple[str, .
     return found
 
 
-def _walk(rng: np.random.Generator, followers: dict[tuple[str, ...], list[str]], order: int) -> list[str]:
+def _walk(rng: np.random.Generator, followers: dict[tuple[str, ...], list[str]], order: int) -> tuple[str, ...]:
     """A title drawn word by word."""
     words = [END] * order
     while len(words) < LONGEST + order:
@@ -122,7 +130,7 @@ def _walk(rng: np.random.Generator, followers: dict[tuple[str, ...], list[str]],
         if word == END:
             break
         words.append(word)
-    return words[order:]
+    return tuple(words[order:])
 
 
 if __name__ == "__main__":

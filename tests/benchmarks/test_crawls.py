@@ -12,7 +12,7 @@ from benchmarks import crawls as benchmark
 TABLE = pd.DataFrame(
     {
         "id": [f"p{n}" for n in range(40)],
-        "title": [f"a study of w{n % 7} and x{n} in y{n % 5} systems" for n in range(40)],
+        "title": [f"a study of w{n % 7} and x{n % 11} in y{n % 5} systems" for n in range(40)],
         "year": [str(1980 + n) for n in range(40)],
     }
 )
@@ -48,6 +48,7 @@ def test_every_word_of_a_stranger_follows_what_it_follows_in_a_real_title(pieces
     real = set().union(*map(runs, TABLE["title"]))
     assert all(runs(text) <= real for text in strangers["title"])
     assert (strangers["title"].str.split().str.len() <= benchmark.LONGEST).all()
+    assert not strangers["title"].isin(TABLE["title"]).any()
 
 
 @pytest.mark.parametrize("text", ["", "12", "12:", "x:0.1", "0:0.1", "12:2", "12:nan"])
@@ -60,3 +61,9 @@ def test_a_setting_is_a_size_and_a_share(text: str) -> None:
 def test_a_crawl_too_small_for_what_is_said_is_an_error() -> None:
     with pytest.raises(InputError, match=r"--crawls=30:0.5: expected [0-9]+ records or more"):
         benchmark.made(TABLE, benchmark.Setting(30, 0.5), seed=0)
+
+
+def test_titles_that_share_no_words_make_no_strangers() -> None:
+    table = TABLE.assign(title=[f"one{n} two{n}" for n in range(40)])
+    with pytest.raises(InputError, match="expected titles that share more words"):
+        benchmark.made(table, benchmark.Setting(300, 1.0), seed=0)
