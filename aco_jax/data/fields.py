@@ -20,6 +20,7 @@ Groups = list[tuple[str | None, ...]]
 ALIGNED = 0.4  # least cosine of two columns' values before differently named columns are one field
 WORD = re.compile(r"\w+")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+WHOLE = re.compile(r"\d+(?:\.\d+){2,}")  # more points than a fraction has: 91.927.116
 GROUPED = re.compile(r"(?<=\d)[\s'\u2019](?=\d{3}(?!\d))")  # parts thousands, as in 1 299,00 and 1'299.00
 # With two decimals, standing alone; 1,299.00 and 1.299,00.
 PRICE = re.compile(r"(?<![\w.,])(?:\d+(?:,\d{3})*\.\d\d|\d+(?:\.\d{3})*,\d\d)(?![\w.,])")
@@ -257,7 +258,7 @@ def _kind(columns: Sequence[Sequence[str]]) -> Kind:
     joined = [GROUPED.sub("", text.lower()) for text in filled]
     if np.mean([AMOUNT.fullmatch(text) is not None for text in joined]) < 0.8:
         return "text"
-    decimals = np.mean([re.search(r"\.\d|,\d\d?(?!\d)", text) is not None for text in joined])
+    decimals = np.mean([re.search(r"\.\d|,\d\d?(?!\d)", WHOLE.sub("", text)) is not None for text in joined])
     money = np.mean([MONEY.search(text) is not None for text in joined])
     # Few different whole numbers are years, sizes or classes: they agree or they do not.
     return "amount" if decimals > 0.2 or money > 0.5 else "text"

@@ -43,6 +43,9 @@ def test_an_amount_by_hand(text: str, value: float) -> None:
         (["¥1,200", "¥98"], "amount"),
         (["1999", "2001"], "text"),
         (["1,024", "2,048"], "text"),
+        (["1.299.000,00", "1.000.000,00"], "amount"),
+        (["91.927.116", "90.948.425"], "text"),  # numbers of parts
+        (["10.4.1", "192.168.0.12"], "text"),
         (["12 ft", "13 ft"], "text"),
         (["vol. 3", "vol. 4"], "text"),
     ],
