@@ -29,7 +29,7 @@ _MONEY = (
     r"inr|rs|sek|nok|dkk|kr|pln|zł|czk|kč|huf|try|tl|brl|mxn|uah|грн)\.?"
 )
 MONEY = re.compile(_MONEY)
-AMOUNT = re.compile(rf"(?:{_MONEY}|[^\w\s])?\s?[\d.,]+\s?(?:{_MONEY}|[^\w\s])?")
+AMOUNT = re.compile(rf"(?=\D*\d)(?:{_MONEY}|[^\w\s])?\s?\d*(?:[.,]\d{{2,3}})*(?:[.,]\d*)?\s?(?:{_MONEY}|[^\w\s])?")
 NAMING = 0.4  # least share of different values, of all records, of a field that names them
 STRAY = 0.3  # least share of each table's records that name one price before prices are sought in the text
 SAID, SAYING = 0.4, 0.25  # least shares, of a part of the name: of its values said in titles, of titles that say one
@@ -258,7 +258,7 @@ def _kind(columns: Sequence[Sequence[str]]) -> Kind:
     joined = [GROUPED.sub("", text.lower()) for text in filled]
     if np.mean([AMOUNT.fullmatch(text) is not None for text in joined]) < 0.8:
         return "text"
-    decimals = np.mean([re.search(r"\.\d|,\d\d?(?!\d)", WHOLE.sub("", text)) is not None for text in joined])
+    decimals = np.mean([re.search(r"[.,]\d\d?(?!\d)", WHOLE.sub("", text)) is not None for text in joined])
     money = np.mean([MONEY.search(text) is not None for text in joined])
-    # Few different whole numbers are years, sizes or classes: they agree or they do not.
+    # Few different whole numbers are years, sizes or classes: they agree or they do not. No price has three decimals.
     return "amount" if decimals > 0.2 or money > 0.5 else "text"

@@ -46,8 +46,13 @@ def test_an_amount_by_hand(text: str, value: float) -> None:
         (["1.299.000,00", "1.000.000,00"], "amount"),
         (["91.927.116", "90.948.425"], "text"),  # numbers of parts
         (["10.4.1", "192.168.0.12"], "text"),
+        (["456.225.1842", "231.555.0199"], "text"),
+        (["48.864541", "2.431229"], "text"),  # coordinates
+        (["48.8645,2.4312", "38.7436,9.1609"], "text"),
+        (["12,34,567.00", "99.90"], "amount"),
         (["12 ft", "13 ft"], "text"),
         (["vol. 3", "vol. 4"], "text"),
+        (["-", "$", "."], "text"),
     ],
 )
 def test_what_names_a_currency_or_has_decimals_is_an_amount(cells: list[str], kind: str) -> None:
