@@ -365,6 +365,10 @@ def test_where_nothing_is_believed_the_judge_learns_nothing(tiny: TrainConfig, s
 def test_a_run_without_rewrites_learns_what_is_left(tiny: TrainConfig, shops: Path, tmp_path: Path) -> None:
     parts = make_parts(tiny, shops, tmp_path, replicas=1, rewrites=0)
     state, batch = jax.tree.map(lambda x: x[0], parts.state), jax.tree.map(lambda x: x[0, 0], parts.material)
+    # Of planted anchors actor and critic learn, of the others the ranker.
+    planted = jnp.arange(len(batch.anchor)) % 2 > 0
+    belief = dataclasses.replace(batch.belief, planted=planted, weight=jnp.ones(planted.shape))
+    batch = dataclasses.replace(batch, belief=belief, fold=jnp.where(planted, -1, 0))
     after, metrics = jax.jit(partial(learner.local_step, tables=parts.tables, config=parts.agents))(state, batch)
     assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
     moved = {name for name, x in after.averaged.params.items() if not np.array_equal(x, state.averaged.params[name])}
@@ -413,6 +417,9 @@ def test_other_tables_are_seen_by_the_standard_of_the_runs_own(tiny: TrainConfig
     other = train.open_desk(tiny, dataclasses.replace(whole, tables=tuple(one)), tmp_path)
     np.testing.assert_array_equal(other.problem.mean, own.problem.mean)
     np.testing.assert_array_equal(other.problem.std, own.problem.std)
+    # What never varied there says nothing here.
+    still = listing.Standard(own.problem.mean - 1, np.full_like(own.problem.std, listing.LEAST_STD))
+    assert not listing.everything(listing.standardised(own.problem, still)).evidence[..., own.problem.std > 0.01].any()
     seen = listing.everything(other.problem).evidence[:, 0, 0]
     assert np.abs(seen).max() > 0.5
     (tmp_path / train.STANDARD).write_text("{}")

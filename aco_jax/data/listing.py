@@ -23,6 +23,7 @@ from aco_jax.data.retrieval import candidates as candidate_lists
 from aco_jax.types import Candidates
 
 CLIP = 6.0  # standardised evidence beyond is as good as this
+LEAST_STD = np.float32(1e-3)  # that of an item of evidence that does not vary
 SAMPLE = 8192  # records of a table that are compared with one another
 
 
@@ -106,7 +107,7 @@ def prepare(dataset: Dataset, index: descriptions.Index, lists: Lists) -> Proble
         size=dataset.size,
     )
     seen = observe(blank, np.arange(len(lists.anchor)), raw=True)[lists.record >= 0]
-    mean, std = seen.mean(axis=0), seen.std(axis=0) + 1e-3
+    mean, std = seen.mean(axis=0), seen.std(axis=0) + LEAST_STD
     return Problem(**{**blank.__dict__, "mean": mean.astype(np.float32), "std": std.astype(np.float32)})
 
 
@@ -130,8 +131,12 @@ def read_standard(path: Path) -> Standard:
 
 
 def standardised(problem: Problem, by: Standard) -> Problem:
-    """The problem with its evidence standardised as that of the tables that a judge was taught on."""
-    return dataclasses.replace(problem, mean=by.mean, std=by.std)
+    """The problem with its evidence standardised as that of the tables that a judge was taught on.
+
+    An item that never varied there taught the judge nothing, and says nothing here.
+    """
+    unknown = (by.std <= LEAST_STD) & (problem.std > by.std)
+    return dataclasses.replace(problem, mean=by.mean, std=np.where(unknown, np.float32(np.inf), by.std))
 
 
 def halves(dataset: Dataset, index: descriptions.Index, problem: Problem, seed: int) -> list[Problem]:
