@@ -56,8 +56,8 @@ def write(workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[
 
     Args:
       metrics: rows of metrics.jsonl: "step", and "stage/name" to a number or None.
-      summary: of summary.json, "fingerprint", "versions", "seconds", "tokens", "counts", "label_free", "notes" and
-        "reward_model" are shown where they are there.
+      summary: of summary.json, "fingerprint", "versions", "seconds", "tokens", "counts", "label_free", "notes",
+        "columns" and "reward_model" are shown where they are there.
       tables: the rest.
     """
     title = f"ACO on {Path(summary.get('data', workdir)).name}"
@@ -67,6 +67,7 @@ def write(workdir: Path, metrics: Sequence[Mapping[str, Any]], summary: Mapping[
         _scores(tables.scores),
         _pair_of(_confusion(tables.confusion), _reliability(tables.reliability)),
         _notes(summary.get("notes", ())),
+        _columns(summary.get("columns", ())),
         _examples(tables.examples),
         _pair_of(_spent(summary, "seconds", "s"), _spent(summary, "tokens", "tokens")),
         _probes(summary.get("reward_model", {})),
@@ -143,6 +144,20 @@ def _ends(low: float, high: float) -> str:
 def _notes(notes: Sequence[str]) -> str:
     found = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return _section("Worth knowing", f"<ul>{found}</ul>") if found else ""
+
+
+def _columns(columns: Sequence[Mapping[str, Any]]) -> str:
+    """Which columns of the tables are one attribute, and what it is read as."""
+    tables = list(dict.fromkeys(table for each in columns for table in each["columns"]))
+    head = "".join(f"<th>{escape(table)}" for table in tables)
+    rows = []
+    for each in columns:
+        names = "".join(f"<td>{escape(each['columns'].get(table, ''))}</td>" for table in tables)
+        kind = f"{each['kind']}{', names records' if each['names records'] else ''}"
+        rows.append(f"<tr>{names}<td>{escape(kind)}</td></tr>")
+    words = "<p>Columns in one line are compared with each other; all texts are compared as a whole, too.</p>"
+    table = f"<table><tr>{head}<th>read as</tr>{''.join(rows)}</table>"
+    return _section("What was compared with what", words + table) if rows else ""
 
 
 def _confusion(confusion: Mapping[str, Mapping[str, int]]) -> str:

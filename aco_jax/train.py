@@ -39,7 +39,7 @@ from aco_jax import (
     transitions,
 )
 from aco_jax import desk as desks
-from aco_jax.data import listing, tokens
+from aco_jax.data import fields, listing, tokens
 from aco_jax.data.records import Dataset
 from aco_jax.models import judge
 from aco_jax.settings import TrainConfig, learner_config
@@ -280,6 +280,7 @@ def summarise(
         "seconds": {name: round(value, 1) for name, value in clock.seconds.items()},
         "tokens": spent,
         "counts": {"records": dataset.size, "tables": len(dataset.tables), "lists": len(desk.problem.anchor)},
+        "columns": fields.told(desk.index.fields, [table.name for table in dataset.tables]),
         "label_free": {},
         "notes": found,
     }

@@ -21,6 +21,10 @@ SUMMARY = {
     "tokens": {"base": 12000},
     "counts": {"tables": 3},
     "label_free": {"catalogue": {"f1": 0.87}},
+    "columns": [
+        {"columns": {"a": "lamp name", "b": NASTY}, "kind": "text", "names records": True},
+        {"columns": {"b": "list price"}, "kind": "amount", "names records": False},
+    ],
 }
 
 
@@ -82,7 +86,8 @@ def test_one_file_with_everything_in_it(tmp_path):
     assert "url(" not in text
     assert "alert('x')" in words  # shown as text
     figures = ("85.0", "+5.0", "87.0", "84.0", "97%", "12k tokens, 100%", "90 s, 75%")
-    for shown in (*figures, f"both say: lamp {NASTY}", "denoising loss", "abc123", "0.10.2"):
+    columns = ("lamp name", "list price", "text, names records", "amount")
+    for shown in (*figures, *columns, f"both say: lamp {NASTY}", "denoising loss", "abc123", "0.10.2"):
         assert shown in words, shown
     assert words.count("both say") == 1
     assert "prefers-color-scheme: dark" in text

@@ -99,7 +99,7 @@ def test_stopping_and_going_on_without_gold_gives_the_same_bits(
 @pytest.mark.slow
 def test_a_finished_run_leaves_its_files(shops: Path, finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
-    assert {"fingerprint", "versions", "seconds", "tokens", "counts", "label_free"} <= set(summary)
+    assert {"fingerprint", "versions", "seconds", "tokens", "counts", "columns", "label_free"} <= set(summary)
     assert summary["seconds"]["compilation"] > 0
     assert summary["reward_model"]["preferences"] > 0
     assert {"probes", "length", "calibration"} < set(summary["reward_model"])

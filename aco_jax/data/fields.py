@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -91,6 +91,19 @@ def fit(dataset: Dataset) -> Fields:
     stray = all(field.kind != "amount" for field in fields) and _stray(dataset)
     naming = [field for field in fields if field.kind == "text" and _in_names(field, fields[0], values)]
     return Fields(tuple(fields), stray, tuple(naming) if best >= NAMING else ())
+
+
+def told(fields: Fields, tables: Sequence[str]) -> list[dict[str, Any]]:
+    """For people: of each field its column in each of the `tables` that has one, what it is read as, and whether it
+    names records."""
+    return [
+        {
+            "columns": {table: name for table, name in zip(tables, field.names, strict=True) if name is not None},
+            "kind": field.kind,
+            "names records": field in fields.naming,
+        }
+        for field in fields.fields
+    ]
 
 
 def align(dataset: Dataset) -> Groups:

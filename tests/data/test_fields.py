@@ -91,3 +91,14 @@ def test_what_titles_say_beside_it_is_a_part_of_the_name() -> None:
     row = {"title": "hammer 7 red", "maker": "acme", "city": "rome"}
     assert fields.name(fitted, 0, row) == "hammer 7 red acme"
     assert fields.name(fitted, 1, row | {"maker": ""}) == "hammer 7 red"
+
+
+def test_what_was_found_out_of_the_columns_is_told() -> None:
+    left = pd.DataFrame({"id": ["1", "2"], "name": ["red lamp", "old sofa"], "cost": ["$5", "$7"]})
+    right = pd.DataFrame({"id": ["1", "2"], "label": ["red lamp", "old sofa"], "year": ["1999", "2001"]})
+    told = fields.told(fields.fit(records.from_frames({"a": left, "b": right})), ["a", "b"])
+    assert told == [
+        {"columns": {"a": "name", "b": "label"}, "kind": "text", "names records": True},
+        {"columns": {"a": "cost"}, "kind": "amount", "names records": False},
+        {"columns": {"b": "year"}, "kind": "text", "names records": False},
+    ]
