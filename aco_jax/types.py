@@ -24,7 +24,10 @@ UNKNOWN = -1
 
 @struct.dataclass
 class Query:
-    """What the base asks about an anchor, and the guardrails that retrieval and decoding obey."""
+    """What the base asks about an anchor, and the guardrails that decoding obeys.
+
+    Answers below `least_relevance` cost the base a penalty and stay candidates.
+    """
 
     tokens: chex.Array  # [.., T] int32, padded with 0, guardrail tokens left out
     log_prob: chex.Array  # [..] float32, nats, of the sampled tokens under the asking model

@@ -1,6 +1,6 @@
 """Decoders of Llama's kind from GGUF files, whatever type each tensor is stored in.
 
-Needs the gguf library, `pip install ".[pretrained]"`; nothing else imports this module.
+Needs the gguf library, `pip install ".[pretrained]"`; whoever imports this module does so where it is needed.
 """
 
 from __future__ import annotations
