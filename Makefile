@@ -26,7 +26,8 @@ lint: .venv/test
 test-slow: .venv/test
 	$(BIN)/python -m pytest -m slow
 
-test-gpu: .venv/test
+test-gpu: .venv/test  ## installs jax for CUDA; the kernels compiled on an NVIDIA card, beside their references
+	$(BIN)/python -m pip install --quiet -e ".[test,gpu]"
 	JAX_PLATFORMS=cuda $(BIN)/python -m pytest -m gpu
 
 test-aot: .venv/test  ## installs libtpu (0.5 GB); compiles every kernel and a whole round for TPUs that are not here

@@ -1,4 +1,4 @@
-"""Scores a run against gold. Nothing else opens gold, and nothing that learns reads what this writes.
+"""Scores a run against gold. Nothing that learns opens gold or reads what this writes; robustness.py copies it.
 
     python experiments/evaluate.py --workdir=W [--data=DIR] --split=valid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import runpy
@@ -14,6 +15,7 @@ from absl import flags
 
 import compilation
 from aco_jax import configuration, settings
+from aco_jax.data import catalogue, tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections'
 
@@ -187,6 +189,40 @@ def test_every_knob_can_be_turned():
     for section in ("model", "train", "agents", "environment"):
         assert set(config[section]) == set(fields[section])
     assert set(config["data"]["generator"]) == set(fields["data"]["generator"])
+
+
+def flat(config, place=""):
+    """Every plain value of nested dataclasses by its place."""
+    if not dataclasses.is_dataclass(config):
+        return {place: config}
+    found = {}
+    for field in dataclasses.fields(config):
+        found |= flat(getattr(config, field.name), f"{place}.{field.name}")
+    return found
+
+
+@pytest.mark.parametrize("section", ["agents", "environment"])
+def test_every_knob_moves_what_it_names(section):
+    """Turned one by one: the agents' configs change by the value given, under the knob's name where they have it."""
+    dataset = catalogue.generate(0, shops=2, size=24, difficulty=0.2).dataset
+    config = configuration.from_dict(settings.TrainConfig, config_of("builtin").to_dict())
+    config = dataclasses.replace(config, environment=dataclasses.replace(config.environment, null_shift_limit=0.5))
+    tokenizer = tokens.train((dataset.text(record) for record in range(dataset.size)), 512)
+    before = flat(settings.learner_config(config, dataset, tokenizer))
+    knobs = getattr(config, section)
+    for field in dataclasses.fields(knobs):
+        old = getattr(knobs, field.name)
+        if isinstance(old, bool) or not isinstance(old, int | float):
+            continue
+        new = 2 * old + 1 if isinstance(old, int) else old / 2 + 1 / 64
+        turned = dataclasses.replace(config, **{section: dataclasses.replace(knobs, **{field.name: new})})
+        after = flat(settings.learner_config(turned, dataset, tokenizer))
+        moved = {place.rpartition(".")[2]: after[place] for place in before if before[place] != after[place]}
+        assert moved, field.name
+        named = {name for name in (place.rpartition(".")[2] for place in before) if name == field.name}
+        assert not named or set(moved) == named, (field.name, moved)
+        if field.name != "replay_capacity":  # is parted among the replicas
+            assert set(moved.values()) == {new}, (field.name, moved)
 
 
 def test_a_folder_has_the_settings_of_the_built_in_catalogues():

@@ -239,3 +239,22 @@ def test_no_lesson_is_made_of_what_is_to_stay_unseen(team: inquiry.Staff, monkey
     assert len(set(answers)) > 20
     assert not unseen[answers].any()
     assert len(set(drawn)) > 20
+
+
+def test_hidden_partners_are_no_candidates_and_what_lies_near_is(team: inquiry.Staff, asked: inquiry.Asked) -> None:
+    """Of what is found the hidden is taken away, in all rows; the embeddings bring what nothing else does."""
+    anchors, split = desks.standing(team.desk, ROWS), inquiry.unsplit(team, asked)
+    open_ = prepare.search(team, anchors, asked, split)
+    hidden = open_[:, 0, :2]
+    assert (hidden >= 0).all()
+    found = prepare.search(team, dataclasses.replace(anchors, hidden=hidden), asked, split)
+    for kept, before, gone in zip(found, open_, hidden, strict=True):
+        assert not set(gone.tolist()) & set(kept.ravel().tolist())
+        assert set(before[0].tolist()) - set(gone.tolist()) - {-1} <= set(kept.ravel().tolist())
+    nothing = dataclasses.replace(asked, found=np.full_like(asked.found, -1))
+    bare = dataclasses.replace(
+        team.desk, problem=dataclasses.replace(team.desk.problem, record=np.full_like(team.desk.problem.record, -1))
+    )
+    alone = prepare.search(dataclasses.replace(team, desk=bare), anchors, nothing, split)
+    width = alone.shape[2]
+    np.testing.assert_array_equal(alone[:, 0], asked.similar[:, :width])

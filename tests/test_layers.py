@@ -181,6 +181,37 @@ def test_only_evaluate_opens_gold():
                 assert any(isinstance(a, ast.Constant) and a.value == "forbidden" for a in arguments), name
 
 
+READERS = {"read_csv", "read_table", "read_fwf", "read_json", "read_excel", "read_parquet", "loadtxt", "genfromtxt"}
+GOLD_FILE = re.compile(r"\b(train|valid|test|matches)\.(csv|tsv|jsonl)\b")
+
+
+def opens_gold(source):
+    """Whether a source reads tables by another door than `data.records`, or names a file of gold outside docstrings."""
+    nodes = nodes_of(source)
+    said = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}  # docstrings
+    called = {ast.unparse(node.func).split(".")[-1] for node in nodes if isinstance(node, ast.Call)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in said]
+    return bool(called & READERS) or any(isinstance(text, str) and GOLD_FILE.search(text) for text in texts)
+
+
+def test_gold_is_opened_by_who_scores_and_who_makes_changed_copies():
+    allowed = ["aco_jax/evaluation.py", "experiments/robustness.py"]
+    assert [relative(path) for path in PROGRAM if opens_gold(path.read_text(encoding="utf-8"))] <= allowed
+
+
+@pytest.mark.parametrize(
+    ("source", "opens"),
+    [
+        ("import pandas as pd\npd.read_csv(path)", True),
+        ("open(folder / 'matches.csv')", True),
+        ('"""Looks like train.csv."""\nx = 1', False),
+        ("records.read_folder(path)", False),
+    ],
+)
+def test_opened_gold_is_seen(source, opens):
+    assert opens_gold(source) == opens
+
+
 def test_nothing_is_suppressed():
     marks = re.compile(r"#\s*(noqa|type:\s*ignore|pylint|pragma|pyright|mypy:|ruff:|fmt:|isort:)", re.IGNORECASE)
     for path in EVERY:

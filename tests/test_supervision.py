@@ -257,6 +257,21 @@ def test_company_is_the_surest_partner_in_a_table_not_searched():
     assert (found < 0).any()
 
 
+def test_of_several_the_surest_goes_along():
+    """Of four tables two are beside a list; each pair of tables is believed by another weight."""
+    problem = problem_of({name: [f"{text} {name}" for text in NAMES] for name in "abcd"}, k=3)
+    tables = np.repeat(np.arange(4), len(NAMES))
+    weight = 0.1 + 0.1 * np.asarray(problem.kind, np.float32) % 0.8
+    state = supervision.init(problem, 0).replace(weight=weight)
+    rows = np.arange(len(problem.anchor))
+    found = supervision.company(problem, state, rows)
+    sure = {(int(a), int(t)): float(w) for a, t, w in zip(problem.anchor, problem.table, weight, strict=True)}
+    for row in rows:
+        anchor = int(problem.anchor[row])
+        beside = [t for t in range(4) if t not in (tables[anchor], problem.table[row])]
+        assert tables[found[row]] == max(beside, key=lambda table, a=anchor: sure[a, table])
+
+
 def test_an_empty_slot_stays_empty_at_any_temperature(parts):
     """A list of one candidate and ten empty slots has the odds of that candidate."""
     problem = parts[2]

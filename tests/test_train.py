@@ -198,6 +198,38 @@ def test_one_and_four_devices_agree_and_nothing_is_traced_twice(parts: Parts) ->
     assert (ends[0].counts.increment == 0).all()
 
 
+def test_a_merge_takes_means_of_what_is_averaged_and_sums_of_what_was_counted(parts: Parts) -> None:
+    """Four replicas that have gone four ways, by NumPy; encoders are shared by base and actor in a later merge."""
+    rng = np.random.default_rng(0)
+
+    def apart(x: chex.Array) -> np.ndarray:
+        return np.asarray(x) + rng.normal(size=x.shape).astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+    averaged = jax.tree.map(apart, as_arrays(parts.state.averaged))
+    seen = rng.integers(0, 5, parts.state.counts.increment.shape).astype(np.int32)
+    counts = dataclasses.replace(parts.state.counts, increment=jnp.asarray(seen))
+    agents = dataclasses.replace(parts.agents, share_every=2, share_rate=0.25)
+    mesh = replicas.make_mesh(4)
+    advance = replicas.make_round(lambda state, *_: (state, {}), partial(replicas.merge, config=agents), mesh)
+    state = dataclasses.replace(parts.state, averaged=averaged, counts=counts)
+    before = as_arrays(state.counts)
+    state = advance(replicas.place(state, mesh), jnp.zeros((4, 1)), jnp.zeros(()))[0]
+    mean = jax.tree.map(lambda x: x.mean(axis=0, keepdims=True) if np.issubdtype(x.dtype, np.floating) else x, averaged)
+    for ours, theirs in zip(*map(jax.tree.leaves, (as_arrays(state.averaged), mean)), strict=True):
+        np.testing.assert_allclose(ours, np.broadcast_to(theirs, ours.shape), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(state.counts.merged, before.merged + seen.sum(axis=0))
+    np.testing.assert_array_equal(state.counts.increment, 0)
+    again = as_arrays(advance(state, jnp.zeros((4, 1)), jnp.zeros(()))[0].averaged.params)
+    forms = learner_state.trees({name: x[0] for name, x in again.items()}, agents)
+    old = learner_state.trees({name: x[0] for name, x in as_arrays(mean.params).items()}, agents)
+    for name, other in (("base", "actor"), ("actor", "base")):
+        for part, tree in forms[name].items():
+            expected = old[name][part]
+            if part.startswith("encoder"):
+                expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, old[name][part], old[other][part])
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), tree, expected)
+
+
 def test_a_penalty_changes_its_own_agents_advantage_only(parts: Parts) -> None:
     batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), parts.material)
     params = learner_state.trees(jax.tree.map(lambda x: x[0], parts.state.averaged.params), parts.agents)

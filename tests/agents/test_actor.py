@@ -117,6 +117,26 @@ def test_kl_is_zero_at_the_old_policy_and_its_weight_holds_back(params: chex.Arr
     assert drift(10.0) < drift(0.0)
 
 
+def test_penalty_and_bonus_are_those_of_a_float64_loop(params: chex.ArrayTree) -> None:
+    """KL of the old policy from the new, over the decisions that count, and entropy, whose weight is taken off."""
+    batch = make_batch(params)
+    moved = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(p.size), p.shape), params)
+    old, new = (np.float64(act(p, CONFIG, batch.factors, batch.valid)) for p in (params, moved))
+    kl, reverse, entropy = [], [], []
+    for row in range(2):  # the third decision is masked
+        ours, theirs = ([x[row, a] for a in np.flatnonzero(batch.valid[row])] for x in (old, new))
+        kl.append(sum(np.exp(p) * (p - q) for p, q in zip(ours, theirs, strict=True)))
+        reverse.append(sum(np.exp(q) * (q - p) for p, q in zip(ours, theirs, strict=True)))
+        entropy.append(-sum(np.exp(q) * q for q in theirs))
+    assert abs(np.mean(kl) - np.mean(reverse)) > 1e-3 * np.mean(kl)  # the directions can be told apart
+    plain, bonus = (dataclasses.replace(CONFIG, entropy_weight=weight) for weight in (0.0, 0.5))
+    start, metrics = loss(moved, plain, batch, 0.0)
+    np.testing.assert_allclose(metrics["kl"], np.mean(kl), rtol=1e-4)
+    np.testing.assert_allclose(metrics["entropy"], np.mean(entropy), rtol=1e-4)
+    np.testing.assert_allclose(loss(moved, plain, batch, 2.0)[0] - start, 2 * np.mean(kl), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(loss(moved, bonus, batch, 0.0)[0] - start, -0.5 * np.mean(entropy), rtol=1e-3)
+
+
 def test_learns_the_best_valid_action(params: chex.ArrayTree) -> None:
     batch = dataclasses.replace(make_batch(params), advantage=jnp.zeros(3))
     optimiser = optax.adam(1e-2)

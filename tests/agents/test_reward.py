@@ -65,16 +65,41 @@ def one(batch: Preference, index: int = 0) -> Preference:
 
 
 def test_constant_added_to_a_head_changes_no_reward(params: chex.ArrayTree) -> None:
-    """A head is linear; the constant enters through a hidden unit that is 1 for every response."""
+    """A head is linear: the constant enters by a direction along which all responses lie equally far."""
     batch, scale = one(make_batch()), jnp.ones(CONFIG.members)
-    before, _ = score(params, CONFIG, batch, scale, None)
-    hidden = last_hidden(params, CONFIG, batch.response)
-    mean, _ = reward._text_scores(params, CONFIG, hidden, None)
-    shifted = mean + 123.0
-    np.testing.assert_allclose(mean[:, :-1] - mean[:, -1:], shifted[:, :-1] - shifted[:, -1:], atol=1e-4)
-    text = member_scores(params, CONFIG, batch, None)[-CONFIG.text_heads :]
-    np.testing.assert_allclose(text, shifted[:, :-1] - shifted[:, -1:], atol=1e-4)
-    assert before.shape == (K, 1)
+    hidden = np.float64(last_hidden(params, CONFIG, batch.response))
+    direction = np.linalg.lstsq(hidden, np.full(K + 1, 3.0), rcond=None)[0]
+    np.testing.assert_allclose(hidden @ direction, 3.0, rtol=1e-5)
+    heads = params["heads"].at[:, : CONFIG.text_heads].add(jnp.asarray(direction, jnp.float32)[:, None])
+    shifted = params | {"heads": heads}
+    text, moved = (reward._text_scores(p, CONFIG, jnp.float32(hidden), None)[0] for p in (params, shifted))
+    np.testing.assert_allclose(moved - text, 3.0, atol=1e-3)
+    before, after = (member_scores(p, CONFIG, batch, None) for p in (params, shifted))
+    assert before.shape == (CONFIG.members, K)
+    assert (np.std(before[-CONFIG.text_heads :], axis=1) > 0.01).all()  # every text head tells responses apart
+    np.testing.assert_allclose(before[-CONFIG.text_heads :], text[:, :-1] - text[:, -1:], atol=1e-5)
+    np.testing.assert_allclose(after, before, atol=1e-3)
+    rewards = [score(p, CONFIG, batch, scale, None)[0] for p in (params, shifted)]
+    assert rewards[0].shape == (K, 1)
+    np.testing.assert_allclose(rewards[1], rewards[0], atol=1e-3)
+
+
+def test_the_trunk_is_held_back_by_its_kl_to_the_start(params: chex.ArrayTree) -> None:
+    """In float64, token by token of the first responses; the trunk has moved."""
+    moved = jax.tree.map(lambda p: p + 0.2 * jax.random.normal(jax.random.key(p.size), p.shape), params["trunk"])
+    batch, given = make_batch(), params | {"trunk": moved}
+    tokens = batch.response[:, 0]
+    now, start = (
+        np.float64(jax.jit(transformer.log_probs, static_argnums=1)(given[name], MODEL, tokens))
+        for name in ("trunk", "start")
+    )
+    each = (np.exp(now) * (now - start)).sum(axis=-1)
+    expected = np.mean([row[: np.count_nonzero(said)].mean() for row, said in zip(each, tokens, strict=True)])
+    free, held = (dataclasses.replace(CONFIG, kl_weight=weight) for weight in (0.0, 0.7))
+    value, metrics = loss(given, free, batch, jax.random.key(1))
+    np.testing.assert_allclose(metrics["kl"], expected, rtol=1e-3)
+    assert expected > 0.01
+    np.testing.assert_allclose(loss(given, held, batch, jax.random.key(1))[0] - value, 0.7 * expected, rtol=1e-3)
 
 
 def test_padding_changes_nothing(params: chex.ArrayTree) -> None:

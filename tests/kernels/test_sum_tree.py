@@ -23,6 +23,7 @@ DESCENTS: dict[str, Callable[..., jax.Array]] = {
     "chosen": kernel.descend,
     **{name: functools.partial(kernel.pallas_descend, platform=name, interpret=True) for name in PLATFORMS},
 }
+ON_CARD = pytest.param("card", marks=pytest.mark.gpu)  # compiled, on an NVIDIA card
 SIZES = [(2, 1), (8, 5), (32, 37)]  # leaves, entries; 37 entries fill no block
 
 Entries = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -57,14 +58,16 @@ def updated(tree: jax.Array, slot: np.ndarray, value: np.ndarray, mask: np.ndarr
     return out
 
 
-@pytest.fixture(params=UPDATES)
+@pytest.fixture(params=[*UPDATES, ON_CARD])
 def update(request: pytest.FixtureRequest) -> Callable[..., jax.Array]:
-    return jax.jit(UPDATES[request.param])
+    card = functools.partial(kernel.pallas_update, platform="cuda")
+    return jax.jit({**UPDATES, "card": card}[request.param])
 
 
-@pytest.fixture(params=DESCENTS)
+@pytest.fixture(params=[*DESCENTS, ON_CARD])
 def descend(request: pytest.FixtureRequest) -> Callable[..., jax.Array]:
-    return jax.jit(DESCENTS[request.param])
+    card = functools.partial(kernel.pallas_descend, platform="cuda")
+    return jax.jit({**DESCENTS, "card": card}[request.param])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -23,6 +23,7 @@ FORMS = {
     "pallas": functools.partial(kernel.pallas, platform="interpret", chunk=16),
     "chosen": kernel.token_kl,
 }
+CARD = functools.partial(kernel.pallas, platform="cuda")  # compiled, on an NVIDIA card
 
 
 def example(length: int, width: int, other: int, vocabulary: int, scale: float = 1.0) -> Arrays:
@@ -46,9 +47,9 @@ def oracle(*arrays: jax.Array) -> np.ndarray:
     return np.array(kl)
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=[*FORMS, pytest.param("card", marks=pytest.mark.gpu)])
 def form(request: pytest.FixtureRequest) -> Form:
-    return FORMS[request.param]
+    return {**FORMS, "card": CARD}[request.param]
 
 
 @pytest.mark.parametrize("size", SIZES)

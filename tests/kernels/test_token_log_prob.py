@@ -17,6 +17,7 @@ FORMS = {
     "pallas": functools.partial(kernel.pallas, platform="interpret", chunk=16),
     "chosen": kernel.token_log_prob,
 }
+CARD = functools.partial(kernel.pallas, platform="cuda")  # compiled, on an NVIDIA card
 
 
 def example(length, width, vocabulary, scale=1.0):
@@ -50,9 +51,9 @@ def oracle(hidden, embedding, tokens):
     return np.array(log_prob), np.array(entropy)
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=[*FORMS, pytest.param("card", marks=pytest.mark.gpu)])
 def form(request):
-    return FORMS[request.param]
+    return {**FORMS, "card": CARD}[request.param]
 
 
 @pytest.mark.parametrize("size", SIZES)

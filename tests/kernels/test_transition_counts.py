@@ -19,6 +19,7 @@ FORMS: dict[str, Callable[..., jax.Array]] = {
     "chosen": kernel.add,
     **{name: functools.partial(kernel.pallas, platform=name, interpret=True) for name in PLATFORMS},
 }
+CARD = functools.partial(kernel.pallas, platform="cuda")  # compiled, on an NVIDIA card
 SIZES = [(1, 1, 4), (3, 2, 1), (7, 3, 40), (20, 9, 33)]  # states, actions, triples
 Triples = tuple[np.ndarray, ...]
 
@@ -39,9 +40,9 @@ def counted(counts: jax.Array, s_tm1: np.ndarray, a_tm1: np.ndarray, s_t: np.nda
     return out
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=[*FORMS, pytest.param("card", marks=pytest.mark.gpu)])
 def form(request: pytest.FixtureRequest) -> Callable[..., jax.Array]:
-    return jax.jit(FORMS[request.param])
+    return jax.jit({**FORMS, "card": CARD}[request.param])
 
 
 @pytest.mark.parametrize("size", SIZES)
