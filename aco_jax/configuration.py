@@ -28,10 +28,10 @@ def bounded(default: Any, least: float, most: float | None = None) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorConfig:
-    """The built-in catalogues: `shops` tables of about `size` records; `difficulty` in [0, 1]."""
+    """The built-in catalogues: `shops` tables of `size` records; `difficulty` in [0, 1]."""
 
     shops: int = bounded(3, 2, 8)
-    size: int = bounded(300, 8, 100_000)
+    size: int = bounded(300, 8, 5000)
     difficulty: float = bounded(0.5, 0, 1)
 
 

@@ -94,7 +94,7 @@ def test_what_is_written_is_what_is_read():
         ({"seed": 1, "model": {"sizes": 3}}, "config.model.sizes: 3, expected a list"),
         ({"seed": 1, "model": {"sizes": [1, "b"]}}, r"config.model.sizes\[1\]: 'b', expected a whole number"),
         ({"seed": 1, "model": {"span": [1.0]}}, "config.model.span: 1 values, expected 2"),
-        ({"seed": 1, "data": {"generator": {"size": -3}}}, "generator.size: -3, expected 8 to 100000"),
+        ({"seed": 1, "data": {"generator": {"size": -3}}}, "generator.size: -3, expected 8 to 5000"),
         (
             {"seed": 1, "data": {"generator": {"difficulty": float("nan")}}},
             "difficulty: nan, expected 0 to 1",

@@ -1,4 +1,4 @@
-"""The map of DESIGN, checked on the syntax tree: who imports whom, and who opens gold."""
+"""The map of aco_jax/__init__.py, checked on the syntax tree: who imports whom, and who opens gold."""
 
 from __future__ import annotations
 
@@ -194,9 +194,10 @@ def opens_gold(source):
     return bool(called & READERS) or any(isinstance(text, str) and GOLD_FILE.search(text) for text in texts)
 
 
-def test_gold_is_opened_by_who_scores_and_who_makes_changed_copies():
-    allowed = ["aco_jax/evaluation.py", "experiments/robustness.py"]
-    assert [relative(path) for path in PROGRAM if opens_gold(path.read_text(encoding="utf-8"))] <= allowed
+def test_gold_is_opened_by_who_scores_and_who_makes_tables():
+    """The generator writes what it made; robustness.py changes what there is."""
+    allowed = {"aco_jax/evaluation.py", "aco_jax/data/catalogue.py", "experiments/robustness.py"}
+    assert {relative(path) for path in PROGRAM if opens_gold(path.read_text(encoding="utf-8"))} <= allowed
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     generator.size = 300  # records a shop
     generator.difficulty = 0.5  # 0 all shops speak alike, 1 none does
 
-    # Language models, all of one size
+    # Language models: base and actor; the others are half as wide
     config.model = model = ConfigDict()
     model.vocab_size = 2048  # byte pairs learnt from the tables
     model.width = 96  # with 1 + 1 layers below 1M parameters an agent
@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     train.replicas = 2  # spread over the devices there are
     train.anchors_per_step = 16  # B, of each replica
     train.candidates = 8  # K, of the query and of each rewrite
-    train.ask = True  # search by the base's queries; else by the records' own words
+    train.ask = True  # search by own words and the base's query; else by own words alone
     train.rewrites = 2  # M, subqueries an anchor
     train.planted = 0.5  # share of anchors in other words, whose answers are known
     train.hidden = 0.5  # share of anchors whose answer is taken out: NULL is right
