@@ -47,6 +47,11 @@ DISTRUSTED = (
     "The trained actor did not relate the tables: on planted anchors its decisions are worth {:.3f}, "
     "those of the fixed policy that it began as {:.3f}."
 )
+OWN = 0.5  # of the records with a partner in another table as many with one in half of their own are suspicious
+DECEIVED = (
+    "{:.0%} of the records find a partner in a random half of their own table, {:.0%} in another table. Unless tables "
+    "say their records several times, much of what was found is merely alike, and its estimate too high."
+)
 EXAMPLES = 8  # stated relations shown with their reasons
 KEPT = "judged.npz"  # what was found of the run's own tables
 # Of what is stated: a judge that taught itself is too sure. The least log loss on catalogues of the generator, at the
@@ -104,10 +109,12 @@ def finish(workdir: Path, desk: desks.Desk) -> tuple[list[Row], dict[str, Any]]:
         **statements.count_clusters(dataset, rows, joined),
     }
     summary["label_free"] = expected
+    _control(summary, config, agents, desk, run, found)
     if walked is not None and not walked.revealed.any():
         summary["notes"].append("No reading was asked for when the tables were related: none was worth its price.")
-    shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES] if walked is not None else []
-    summary["examples"] = examples(config, agents, desk, run, shown)
+    shown = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES]
+    said = [""] * len(shown) if walked is None else reasons(config, agents, desk, run, shown)
+    summary["examples"] = examples(desk.original, shown, said)
     if walked is not None:
         _probe(summary, config, agents, desk, run)
     summary["peak_memory"] = progress.peak_memory()
@@ -131,6 +138,24 @@ def keep(workdir: Path, dataset: Dataset, found: Judged) -> tuple[list[Row], dic
     statements.write_relations(workdir / "relations.csv", rows)
     np.savez(workdir / KEPT, fingerprint=np.array(dataset.fingerprint), **dataclasses.asdict(found))
     return rows, expected
+
+
+def _control(
+    summary: dict[str, Any],
+    config: TrainConfig,
+    agents: learner_state.Config,
+    desk: desks.Desk,
+    run: training.Run,
+    found: Judged,
+) -> None:
+    """Adds to the summary how many records find a partner where there should be none: in their own table."""
+    halves = listing.halves(desk.dataset, desk.index, desk.problem, config.seed)
+    params = training.parameters(run, agents)["ranker"]["judge"]
+    own = self_training.said_again(halves, params, agents.ranker.judge, config.seed)
+    other = len(np.unique(found.pair[found.related])) / desk.dataset.size
+    summary["share_with_a_partner"] = {"in another table": other, "in a half of their own": own}
+    if own > OWN * other:
+        summary["notes"].append(DECEIVED.format(own, other))
 
 
 def _probe(
@@ -255,10 +280,24 @@ def probability(believed: supervision.State) -> np.ndarray:
     return calibration.tempered(believed.posterior, left).astype(np.float32)
 
 
-def examples(
+def examples(dataset: Dataset, rows: Sequence[Row], said: Sequence[str]) -> list[dict[str, Any]]:
+    """Some stated relations with what is said for each, as the report shows them."""
+    return [
+        {
+            "left": dataset.text(dataset.index[row[0], row[1]]),
+            "right": dataset.text(dataset.index[row[2], row[3]]),
+            "relation": row[4],
+            "probability": row[5],
+            "reason": reason,
+        }
+        for row, reason in zip(rows, said, strict=True)
+    ]
+
+
+def reasons(
     config: TrainConfig, agents: learner_state.Config, desk: desks.Desk, run: training.Run, rows: Sequence[Row]
-) -> list[dict[str, Any]]:
-    """Some stated relations with the actor's reason for each, as the report shows them."""
+) -> list[str]:
+    """The actor's reason for each of some stated relations."""
     if not rows:
         return []
     dataset, params = desk.dataset, training.parameters(run, agents)["actor"]
@@ -267,18 +306,8 @@ def examples(
     # As many rows as a round has, so that what was compiled for the rounds serves here.
     count = max(config.train.replicas * config.train.merge_every * config.train.anchors_per_step, len(rows))
     ours, theirs = (desk.texts[np.resize(records, count)] for records in (left, right))
-    _, reasons = inquiry.reasons(agents, params, ours, theirs, jax.random.key(0), 0.0)
-    said = inquiry.in_words(desk, reasons, ours, theirs)
-    return [
-        {
-            "left": desk.original.text(int(a)),
-            "right": desk.original.text(int(b)),
-            "relation": row[4],
-            "probability": row[5],
-            "reason": reason,
-        }
-        for a, b, row, reason in zip(left, right, rows, said[: len(rows)], strict=True)
-    ]
+    _, found = inquiry.reasons(agents, params, ours, theirs, jax.random.key(0), 0.0)
+    return inquiry.in_words(desk, found, ours, theirs)[: len(rows)]
 
 
 @partial(jax.jit, static_argnames="config")

@@ -68,11 +68,8 @@ def run(
     evidence = jnp.asarray(listing.everything(problem).evidence[:, 0])
     single = [teaching.alone(half, seed) for half in halves]
 
-    def judged(params: Params, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
-        return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]
-
     def of_themselves(params: Params) -> list[np.ndarray]:
-        return [judged(params, lists.evidence[:, 0], fold) for lists, _, fold in single]
+        return [_judged(params, settings, lists.evidence[:, 0], fold) for lists, _, fold in single]
 
     def taught(
         believed: supervision.State, proposed: supervision.Lessons, lessons: supervision.Lessons, number: int
@@ -81,7 +78,7 @@ def run(
         params, found = judge.fit(params, settings, *lessons, seed * ROUNDS + number)
         said = judge.judged_lists(params, settings, proposed[0].evidence[:, 0], proposed[2])[..., 0]
         checked = supervision.check(problem, believed, proposed, said)
-        return _Taught(params, judged(params, evidence, believed.fold), checked, float(found["judge_loss"]))
+        return _Taught(params, _judged(params, settings, evidence, believed.fold), checked, float(found["judge_loss"]))
 
     def repeated(every: supervision.State) -> bool:
         proposed = teaching.propose(problem, every)
@@ -157,6 +154,24 @@ def within(
     return competition.Within(pair, 1 / (1 + np.exp(-mean)))
 
 
+def said_again(halves: Sequence[listing.Problem], params: Params, settings: judge.Config, seed: int) -> float:
+    """Share of the records that find a partner in a random half of their own table, by the judge.
+
+    A control of what is found between tables: where a table says nothing twice, whoever finds a partner in it is
+    deceived by what is alike, and would be by as much of any other table.
+
+    Args:
+        halves, seed: each table against itself, and the seed, as the judge was trained with them.
+    """
+    found = [np.zeros(0, bool)]
+    for half in halves:
+        lists, _, fold = teaching.alone(half, seed)
+        said = _judged(params, settings, lists.evidence[:, 0], fold)
+        found.append(supervision.unpartnered(half, said) < 0.5)
+    every = np.concatenate(found)
+    return float(every.mean()) if len(every) else 0.0
+
+
 def seldom_mutual(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
     """Whether less than `few` of the records are in mutual best pairs, of what is believed first."""
     return bool(np.mean(state.prior) < config.start.few)
@@ -195,3 +210,8 @@ def repeats(state: supervision.State, config: supervision.Config = DEFAULTS) -> 
 def many_partners(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
     """Whether records of all tables have many partners, by what is believed."""
     return bool(state.many or np.min(state.several) >= config.competing.many)
+
+
+def _judged(params: Params, settings: judge.Config, evidence: chex.Array, fold: chex.Array) -> np.ndarray:
+    """[n, K]: logits of lists whose evidence is [n, K, F], by the members that never saw them."""
+    return np.asarray(judge.judged(params, settings, evidence, fold))[..., 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aco_jax import answer, configuration, settings, statements, supervision, train
+from aco_jax import answer, configuration, self_training, settings, statements, supervision, train
 from aco_jax import desk as desks
 from aco_jax.data import records
 from aco_jax.data.records import Dataset, InputError, Pairs, Relation
@@ -60,6 +60,23 @@ def test_kinds_are_read_from_the_tables_as_they_were_compared(
     assert seen == [english]
 
 
+def test_the_judge_alone_shows_what_it_found_and_what_it_finds_where_nothing_should_be(
+    patient: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(patient, train=dataclasses.replace(patient.train, rounds=0, pretrain_rounds=0))
+    configuration.claim(tmp_path, config)
+    dataset = configuration.load(config.data, tmp_path, config.seed)
+    for own, warned in ((0.01, False), (0.9, True)):
+        monkeypatch.setattr(self_training, "said_again", lambda *_, own=own: own)
+        _, desk = train.train(config, dataset, tmp_path)  # the second time all is there
+        rows, summary = answer.finish(tmp_path, desk)
+        assert 0 < len(summary["examples"]) <= len(rows)
+        assert {example["reason"] for example in summary["examples"]} == {""}
+        other = len({key for row in rows for key in (row[:2], row[2:4])}) / desk.dataset.size
+        assert summary["share_with_a_partner"] == {"in another table": other, "in a half of their own": own}
+        assert (answer.DECEIVED.format(own, other) in summary["notes"]) == warned
+
+
 def test_more_examples_than_a_round_has_anchors_are_shown(
     tiny: TrainConfig, kitchens: tuple[records.Table, ...]
 ) -> None:
@@ -68,7 +85,8 @@ def test_more_examples_than_a_round_has_anchors_are_shown(
     agents = settings.learner_config(config, desk.dataset, desk.tokenizer)
     keys = [(*desk.dataset.key(k), *desk.dataset.key(12 + k)) for k in range(6)]
     rows = [(*key, "same", 0.5) for key in keys]
-    shown = answer.examples(config, agents, desk, train.start(config, agents, desk), rows)
+    said = answer.reasons(config, agents, desk, train.start(config, agents, desk), rows)
+    shown = answer.examples(desk.original, rows, said)
     assert [one["left"] for one in shown] == [desk.dataset.text(k) for k in range(6)]
 
 

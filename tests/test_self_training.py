@@ -174,3 +174,16 @@ def test_one_table_that_repeats_its_records_is_enough_to_say_anchors_in_other_wo
         assert self_training.repeats(told) == expected
         assert self_training.many_partners(told) == (several == (0.3, 0.3))
     assert self_training.repeats(dataclasses.replace(state, many=np.bool_(True)))
+
+
+def test_records_find_a_partner_in_their_own_table_where_it_says_them_again(
+    repeated: Case, of_repeated: Learned, once: Case, of_once: Learned
+) -> None:
+    """Of four of a thing two on average are in the other half of a table."""
+    again, never = (
+        self_training.said_again(parts.halves, learned.trained.params, JUDGE, 0)
+        for parts, learned in ((repeated, of_repeated), (once, of_once))
+    )
+    assert again > 0.7
+    assert never < 0.05
+    assert self_training.said_again([], of_once.trained.params, JUDGE, 0) == 0

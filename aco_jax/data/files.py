@@ -183,6 +183,9 @@ def _json_text(place: str, name: str, value: object) -> str:
         return "true" if value else "false"
     if value is None:
         return ""
+    if isinstance(value, list) and not any(isinstance(each, list | dict) for each in value):
+        return ", ".join(filter(None, (_json_text(place, name, each) for each in value)))
     if not isinstance(value, str):
-        raise InputError(f"{place}, column {name!r}: a JSON {type(value).__name__}, expected text, a number or null")
+        expected = "text, a number, null or a list of these"
+        raise InputError(f"{place}, column {name!r}: a JSON {type(value).__name__}, expected {expected}")
     return value

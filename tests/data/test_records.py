@@ -70,6 +70,12 @@ def test_one_content_in_four_formats_has_one_fingerprint(tmp_path: Path) -> None
     assert re.fullmatch(r"[0-9a-f]{64}", prints.pop())
 
 
+def test_a_list_in_json_is_its_items_with_commas_between(folder: Path) -> None:
+    items = '["Lee, A.", null, 3.50, true, ""]'
+    (folder / "tableC.jsonl").write_text(f'{{"id": 1, "by": {items}, "of": []}}\n', encoding="utf-8")
+    assert records.read_folder(folder).row(5) == {"by": "Lee, A., 3.50, true", "of": ""}
+
+
 def test_fingerprint_changes_with_any_cell_and_any_boundary(folder: Path) -> None:
     before = records.read_folder(folder).fingerprint
     _write(folder, tableA__csv=A.replace("Saw,", "Sa,w"))
@@ -171,6 +177,11 @@ def test_frames_drop_missing_and_write_whole_floats_as_ints() -> None:
             "tableB.jsonl",
             '{"id": 1, "x": {"y": 2}}\n',
             r"line 1, column 'x': a JSON dict, expected text, a number",
+        ),
+        (
+            "tableB.jsonl",
+            '{"id": 1, "x": ["a", ["b"]]}\n',
+            r"line 1, column 'x': a JSON list, expected text, a number, null or a list of these",
         ),
         (
             "tableB.jsonl",
