@@ -157,7 +157,7 @@ def search(team: inquiry.Staff, anchors: Anchors, asked: inquiry.Asked, split: i
     first = retrieval.fuse([asked.found, asked.similar, whole, whole], team.depth)[0]
     record = np.concatenate([first[:, None], split.found], axis=1)
     record[outcomes.among(record, anchors.hidden)] = -1
-    return _first_only(record)[:, :, : team.config.train.candidates]
+    return _first_only(record[:, :, : team.config.train.candidates])
 
 
 def look(desk: Desk, anchors: Anchors, record: np.ndarray) -> tuple[Candidates, np.ndarray, np.ndarray]:

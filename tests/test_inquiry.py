@@ -258,3 +258,18 @@ def test_hidden_partners_are_no_candidates_and_what_lies_near_is(team: inquiry.S
     alone = prepare.search(dataclasses.replace(team, desk=bare), anchors, nothing, split)
     width = alone.shape[2]
     np.testing.assert_array_equal(alone[:, 0], asked.similar[:, :width])
+
+
+def test_what_the_first_row_has_no_room_for_is_a_candidate_where_a_subquery_finds_it(
+    team: inquiry.Staff, asked: inquiry.Asked
+) -> None:
+    anchors, split, room = desks.standing(team.desk, ROWS), inquiry.unsplit(team, asked), team.config.train.candidates
+    roomy = dataclasses.replace(
+        team, config=dataclasses.replace(team.config, train=dataclasses.replace(team.config.train, candidates=2 * room))
+    )
+    more = prepare.search(roomy, anchors, asked, split)[:, 0, room:]
+    assert (more >= 0).any()
+    found = np.full_like(split.found, -1)
+    found[:, 0, :room] = more
+    record = prepare.search(team, anchors, asked, dataclasses.replace(split, found=found))
+    np.testing.assert_array_equal(record[:, 1], more)
