@@ -188,10 +188,8 @@ def update(
     logits = np.where(there, logits / temperature[problem.kind][:, None], EMPTY_LOGIT)
     if few.all():
         prior = careful_prior(problem, logits, checked, prior, config)
-    shift = np.log(prior / (1 - prior))
-    shifted = logits + shift[problem.kind][:, None]
-    p = competition.null_softmax(shifted)
-    several = competition.multiplicity(problem, p)
+    prior = of_the_smaller(problem, prior, _claimed(problem, logits, prior)[2], config)
+    shift, shifted, several = _claimed(problem, logits, prior)
     posterior = competition.posteriors(problem, shifted, shift, several, config.competing, stating=stating)
     if within is not None:
         posterior = competition.in_groups(problem, posterior, within, config.competing)
@@ -240,6 +238,22 @@ def careful_prior(
     return np.clip(found, config.prior_range, 1 - config.prior_range)
 
 
+def of_the_smaller(
+    problem: listing.Problem, prior: np.ndarray, several: np.ndarray, config: Config = Config()
+) -> np.ndarray:
+    """[kinds]: `prior`, in a larger table at least what the smaller asks for, if few records have `several` partners.
+
+    As many records of the one table have a partner then as of the other. In the larger, where most have none, a judge
+    that is too careful loses them first.
+    """
+    lists, back = np.bincount(problem.kind), np.arange(len(prior))
+    rows, slots = np.nonzero(problem.place >= 0)
+    back[problem.kind[rows]] = problem.kind[problem.reverse[rows, slots]]
+    asked = prior[back] * lists[back] / lists
+    once = np.maximum(several, several[back]) < config.competing.several
+    return np.where(once & (lists[back] < lists), np.maximum(prior, asked), prior)
+
+
 def company(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndarray:
     """Who else goes with the anchors of lists `rows`: [r] the surest partner in a table not searched, -1 if none."""
     lists = np.full((problem.size, int(problem.table.max()) + 1), -1, np.int64)
@@ -249,6 +263,15 @@ def company(problem: listing.Problem, state: State, rows: np.ndarray) -> np.ndar
     sure = np.where(beside >= 0, np.asarray(state.weight)[beside], 0.0)
     best = beside[np.arange(len(rows)), sure.argmax(axis=1)]
     return np.where(sure.max(axis=1) > 0, problem.record[best, np.asarray(state.target)[best]], -1).astype(np.int32)
+
+
+def _claimed(
+    problem: listing.Problem, logits: np.ndarray, prior: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The log odds of `prior` [kinds], logits [R, K] with them, and the multiplicity [kinds] of what these say."""
+    shift = np.log(prior / (1 - prior))
+    shifted = logits + shift[problem.kind][:, None]
+    return shift, shifted, competition.multiplicity(problem, competition.null_softmax(shifted))
 
 
 def _folds(problem: listing.Problem, state: State, config: Config) -> np.ndarray:

@@ -69,6 +69,17 @@ def test_the_careful_prior_takes_off_what_is_seen_where_nothing_is(parts):
         np.testing.assert_array_equal(supervision.careful_prior(problem, logits, checked, prior), prior)
 
 
+def test_a_larger_table_has_as_many_with_a_partner_as_the_smaller():
+    """Three tables of 2, 4 and 8 records: kinds are (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)."""
+    names = [f"item {k} code{k}{k}{k}" for k in range(8)]
+    problem = problem_of({"a": names[:2], "b": names[:4], "c": names}, k=8)
+    prior, seldom = np.array([0.9, 0.5, 0.3, 0.8, 0.3, 0.1]), np.array([0.0, 0.0, 0.0, 0.05, 0.0, 0.05])
+    expected = [0.9, 0.5, 0.45, 0.8, 0.3, 0.4]  # .9 * 2 / 4; 4 asks for .8 * 4 / 8; .5 * 2 / 8 is less than is there
+    np.testing.assert_allclose(supervision.of_the_smaller(problem, prior, seldom), expected)
+    often = seldom + np.array([0.2, 0, 0, 0, 0, 0.2])  # either end suffices
+    np.testing.assert_allclose(supervision.of_the_smaller(problem, prior, often), prior)
+
+
 def test_few_partners_are_believed_with_care(parts):
     problem = parts[2]
     state, checked = supervision.init(problem, 0), supervision.Checked(2.0, np.full(2, 0.9), np.full(2, 0.1))
@@ -78,6 +89,7 @@ def test_few_partners_are_believed_with_care(parts):
         logits = np.where(problem.record >= 0, logits, supervision.EMPTY_LOGIT)
         by_em = supervision.estimate_prior(problem, logits)
         careful = supervision.careful_prior(problem, logits / 2, checked, by_em)
+        by_em, careful = (supervision.of_the_smaller(problem, each, np.zeros(2)) for each in (by_em, careful))
         assert (np.abs(careful - by_em) > 0.01).any()
         learned = supervision.update(problem, state, logits, config, checked=checked)
         np.testing.assert_allclose(learned.prior, careful, rtol=1e-5)
