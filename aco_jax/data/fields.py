@@ -30,6 +30,8 @@ _MONEY = (
 )
 MONEY = re.compile(_MONEY)
 AMOUNT = re.compile(rf"(?=\D*\d)(?:{_MONEY}|[^\w\s])?\s?\d*(?:[.,]\d{{2,3}})*(?:[.,]\d*)?\s?(?:{_MONEY}|[^\w\s])?")
+GRAMS = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 3)).build_analyzer()
+AS_A_WHOLE = 4  # grams that a number counts for in a column's profile, beside those of its digits
 NAMING = 0.4  # least share of different values, of all records, of a field that names them
 STRAY = 0.3  # least share of each table's records that name one price before prices are sought in the text
 SAID, SAYING = 0.4, 0.25  # least shares, of a part of the name: of its values said in titles, of titles that say one
@@ -231,11 +233,20 @@ def _align(values: Sequence[Mapping[str, Sequence[str]]]) -> Groups:
 
 
 def _profile(group: Sequence[str | None], values: Sequence[Mapping[str, Sequence[str]]]) -> np.ndarray:
-    """What a column's values look like: unit-length counts of hashed character 1- to 3-grams."""
-    hashing = HashingVectorizer(analyzer="char_wb", ngram_range=(1, 3), n_features=2**14, norm="l2")
+    """What a column's values look like: unit-length counts of hashed `_grams`."""
+    hashing = HashingVectorizer(analyzer=_grams, n_features=2**14, norm="l2")
     texts = [text for t, name in enumerate(group) if name is not None for text in _some(values[t][name])]
     total = np.abs(np.asarray(hashing.transform(texts).sum(axis=0)).ravel()) if texts else np.zeros(2**14)
     return total / max(float(np.linalg.norm(total)), 1e-9)
+
+
+def _grams(text: str) -> list[str]:
+    """A cell's character 1- to 3-grams, but the space around words, which all have; of digits alone the whole, too.
+
+    All numbers have the same digits: which of them are the same attribute is told by which stand in both columns.
+    """
+    grams = [gram for gram in GRAMS(text) if not gram.isspace()]
+    return grams + AS_A_WHOLE * [f"={text.strip()}="] if text.strip().isdigit() else grams
 
 
 def _some(cells: Sequence[str], limit: int = 1000) -> list[str]:

@@ -102,3 +102,39 @@ def test_what_was_found_out_of_the_columns_is_told() -> None:
         {"columns": {"a": "cost"}, "kind": "amount", "names records": False},
         {"columns": {"b": "year"}, "kind": "text", "names records": False},
     ]
+
+
+def two(left: dict[str, list[str]], right: dict[str, list[str]]) -> records.Dataset:
+    """Two tables of these columns."""
+    frames = (pd.DataFrame(columns) for columns in (left, right))
+    return records.from_frames(
+        {
+            name: frame.assign(id=[str(row) for row in range(len(frame))])
+            for name, frame in zip("ab", frames, strict=True)
+        }
+    )
+
+
+def test_columns_of_single_words_are_not_one_attribute_for_the_spaces_around_them() -> None:
+    names, units, middles = (
+        [f"person {n}" for n in range(20)],
+        ["FIN", "OPS", "DEV", "HR"] * 5,
+        ["L", "J", "K", "M"] * 5,
+    )
+    aligned = fields.align(two({"name": names, "unit": units}, {"name": names, "middle": middles}))
+    assert aligned == [("name", "name"), ("unit", None), (None, "middle")]
+
+
+def test_numbers_are_one_attribute_where_the_same_stand_in_both_columns() -> None:
+    """Digits alone would tell otherwise: but for a quarter a number is as one of the other column, but for its last."""
+    pool = [str(number) for number in np.random.default_rng(0).permutation(900)[:80] + 100]
+    heights, sheets = pool[:40], pool[40:]
+
+    def near(numbers: list[str]) -> list[str]:
+        return [number[:2] + str((int(number[2]) + 5) % 10) for number in numbers]
+
+    right = {"elevation": heights[:10] + near(sheets[10:]), "number": sheets[:10] + near(heights[10:])}
+    assert fields.align(two({"sheet": sheets, "height": heights}, right)) == [
+        ("sheet", "number"),
+        ("height", "elevation"),
+    ]
