@@ -55,7 +55,8 @@ def run(
     """Some rounds from what is believed first.
 
     Where mutual best pairs are few a judge is tried on all of them, and says whether partners are few or so many that
-    the best is seldom mutual; in the latter case all are believed first.
+    the best is seldom mutual; a second one, told besides who is alone in its own table, has to bear that out. Then all
+    are believed first.
 
     Args:
         dataset, index: what the lists are about; see `teaching.reword` and `within`.
@@ -86,7 +87,13 @@ def run(
         tried = supervision.update(
             problem, every, judge_of_all.logits, supervision.ALL_MUTUAL, checked=judge_of_all.checked
         )
-        return repeating(tried, halves, of_themselves(judge_of_all.params))
+        said = of_themselves(judge_of_all.params)
+        if not repeating(tried, halves, said):
+            return False
+        # What is alike may deceive it in all tables: who is alone in its own one has to be told.
+        sure = [supervision.unpartnered(half, logits, many=True) for half, logits in zip(halves, said, strict=True)]
+        told = taught(every, proposed, teaching.join(proposed, single, sure), 0)
+        return still_repeating(halves, of_themselves(told.params))
 
     if rounds and seldom_mutual(believed):
         every = supervision.init(problem, seed, supervision.ALL_MUTUAL)
@@ -193,13 +200,19 @@ def repeating(
         tried: what is believed by that judge.
         halves: each table against itself; logits: what the judge says of their lists, [R, K] each.
     """
-    held = [
-        np.where(half.record >= 0, said, supervision.EMPTY_LOGIT).astype(np.float32)
-        for half, said in zip(halves, logits, strict=True)
-    ]
-    own = [float(supervision.estimate_prior(*each, config).mean()) for each in zip(halves, held, strict=True)]
-    found = np.min(tried.prior) >= config.start.few or min(own, default=0.0) >= config.again
+    found = np.min(tried.prior) >= config.start.few or min(_own(halves, logits, config), default=0.0) >= config.again
     return bool(found and np.mean(tried.several) >= config.competing.many)
+
+
+def still_repeating(
+    halves: Sequence[listing.Problem], logits: Sequence[np.ndarray], config: supervision.Config = DEFAULTS
+) -> bool:
+    """Whether records of all tables find partners in their own one, by a judge that was told who is alone there.
+
+    Where many records share a name, or a town, a judge that was taught strangers takes all of them for partners, in
+    every table; it need only be told once to find none in their own.
+    """
+    return min(_own(halves, logits, config), default=1.0) >= config.still
 
 
 def repeats(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
@@ -210,6 +223,15 @@ def repeats(state: supervision.State, config: supervision.Config = DEFAULTS) -> 
 def many_partners(state: supervision.State, config: supervision.Config = DEFAULTS) -> bool:
     """Whether records of all tables have many partners, by what is believed."""
     return bool(state.many or np.min(state.several) >= config.competing.many)
+
+
+def _own(halves: Sequence[listing.Problem], logits: Sequence[np.ndarray], config: supervision.Config) -> list[float]:
+    """Of each table against itself the share of records with a partner there, by a judge's logits [R, K]."""
+    held = [
+        np.where(half.record >= 0, said, supervision.EMPTY_LOGIT).astype(np.float32)
+        for half, said in zip(halves, logits, strict=True)
+    ]
+    return [float(supervision.estimate_prior(*each, config).mean()) for each in zip(halves, held, strict=True)]
 
 
 def _judged(params: Params, settings: judge.Config, evidence: chex.Array, fold: chex.Array) -> np.ndarray:

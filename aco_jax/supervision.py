@@ -48,6 +48,7 @@ class Config:
     folds: int = 2  # cross-fitting; a row's posterior comes from members that never saw it
     start: mutual.Config = dataclasses.field(default_factory=mutual.Config)
     again: float = 0.3  # share of each table's records that find a partner in their own, if all tables repeat theirs
+    still: float = 0.05  # the same share of each, by a judge that was told who is alone there
     alike: float = 0.85  # a partner said again is at least so much as like it as the anchor is
     reworded: int = 2048  # lists whose anchors are said in other words, where a table repeats its records
     confident: float = 0.5  # posterior from which a pair is believed; its weight grows to 1 from there

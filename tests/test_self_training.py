@@ -187,3 +187,21 @@ def test_records_find_a_partner_in_their_own_table_where_it_says_them_again(
     assert again > 0.7
     assert never < 0.05
     assert self_training.said_again([], of_once.trained.params, JUDGE, 0) == 0
+
+
+def test_records_are_said_again_only_if_a_judge_finds_them_that_was_told_who_is_alone(repeated: Case) -> None:
+    """That some are alone it is told of all tables; what it finds then it has to find in all of them."""
+    halves, told = repeated.halves, []
+    sure = [np.where(half.record >= 0, 6.0, -30.0) for half in halves]
+    unsure = [sure[0], np.where(halves[1].record >= 0, -6.0, -30.0)]
+    assert self_training.still_repeating(halves, sure)
+    assert not self_training.still_repeating(halves, unsure)
+    assert self_training.still_repeating([], [])
+    join = teaching.join
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(teaching, "join", lambda *lessons: told.append(len(lessons[1])) or join(*lessons))
+        patched.setattr(self_training, "still_repeating", lambda *_: False)
+        nothing = np.zeros(repeated.problem.record.shape, np.float32)
+        found = self_training.run(*repeated[:4], JUDGE, supervision.init(repeated.problem, 0), nothing, 0, rounds=1)
+    assert told == [2]
+    assert not found.believed.many
