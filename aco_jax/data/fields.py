@@ -215,13 +215,14 @@ def _align(values: Sequence[Mapping[str, Sequence[str]]]) -> Groups:
     profiles = [_profile(group, values) for group in groups]
     kinds = [_kind([values[t][n] for t, n in enumerate(group) if n is not None]) for group in groups]
     while True:
-        best, pair = ALIGNED, None
+        best, pair = 0.0, None
         for i in range(len(groups)):
             for j in range(i + 1, len(groups)):
                 apart = all(a is None or b is None for a, b in zip(groups[i], groups[j], strict=True))
                 if apart and kinds[i] == kinds[j]:
                     overlap = float(profiles[i] @ profiles[j])
-                    if overlap > best:
+                    # "2h 05m" and "125 min" look little alike.
+                    if overlap > best and (overlap > ALIGNED or kinds[i] == "duration"):
                         best, pair = overlap, (i, j)
         if pair is None:
             return [tuple(group) for group in groups]

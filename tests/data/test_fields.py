@@ -138,3 +138,9 @@ def test_numbers_are_one_attribute_where_the_same_stand_in_both_columns() -> Non
         ("sheet", "number"),
         ("height", "elevation"),
     ]
+
+
+def test_durations_are_one_attribute_however_they_are_written() -> None:
+    minutes = [71 + 7 * number for number in range(20)]
+    left = {"runtime": [f"{m // 60}h {m % 60:02}m" for m in minutes]}
+    assert fields.align(two(left, {"length": [f"{m} min" for m in minutes]})) == [("runtime", "length")]
