@@ -28,9 +28,7 @@ SWITCHES: dict[str, cells.Overrides] = {
     "no agents": {"train.rounds": 0, "train.pretrain_rounds": 0},
     "fixed policy": {"train.rounds": 0},  # the posterior at one threshold: nothing is learned by reward, nobody walks
     "evidence only": {"agents.rates.ranker": 0.0},  # the ranker never learns to weigh what it reads
-    "no asking": {
-        "train.ask": False
-    },  # searched by the records' own words alone; queries are still rewritten and read by
+    "no asking": {"train.ask": False},  # own words alone are searched by; queries are still rewritten and read by
     "no rewriting": {"train.rewrites": 0},
     "no reading": {"environment.token_cost": 1000.0},
     "base frozen": {"agents.rates.base": 0.0},  # no ascent; its encoder is still shared with the actor's
